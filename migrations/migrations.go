@@ -1,0 +1,220 @@
+// Package migrations holds the schema and brings a database up to it.
+//
+// Rules: a migration runs against a database that the previous version still
+// serves, so it adds before it removes; columns are named, never *; each file
+// is one transaction, but for River's own migrations, which need one each.
+package migrations
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivermigrate"
+)
+
+// FS holds the SQL migrations.
+//
+//go:embed *.sql
+var FS embed.FS
+
+// RiverSchema is the Postgres schema in which River keeps its jobs.
+const RiverSchema = "river"
+
+// riverVersion numbers the migration that is written in Go.
+const riverVersion = 5
+
+// riverTarget pins River's own schema version: a newer library brings a new
+// migration of ours, never a silent change of an old one.
+const riverTarget = 8
+
+// Options say what a database is for.
+type Options struct {
+	// Environment names the deployment that the database belongs to, such as
+	// "production": lower-case letters, digits and hyphens, at most 40. It is
+	// written once; another name for the same database is an error.
+	// "development" and "test" may move their clock.
+	Environment string
+}
+
+// ErrOtherEnvironment tells that the database was migrated for another
+// environment than the one asked for.
+var ErrOtherEnvironment = errors.New("the database belongs to another environment")
+
+// Up brings the database at ownerURL to the newest schema. The role in the URL
+// becomes the owner of everything and needs CREATEROLE the first time. Starters
+// that come at the same time wait for each other under a session lock, so the
+// URL must not lead through a pooler in transaction mode.
+func Up(ctx context.Context, ownerURL string, opts Options) error {
+	provider, done, err := open(ctx, ownerURL)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return claimEnvironment(ctx, ownerURL, opts.Environment)
+}
+
+// open returns a goose provider over a database/sql handle on ownerURL, and the
+// function that closes both.
+func open(ctx context.Context, ownerURL string) (*goose.Provider, func(), error) {
+	cfg, err := pgxpool.ParseConfig(ownerURL)
+	if err != nil {
+		return nil, nil, errors.New("migrate: the database URL can't be parsed") // pgx's text may quote it
+	}
+	cfg.MaxConns = 4
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, nil, fmt.Errorf("migrate: open pool: %w", err)
+	}
+	db := stdlib.OpenDBFromPool(pool)
+	done := func() {
+		_ = db.Close() // it only wraps the pool
+		pool.Close()
+	}
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		done()
+		return nil, nil, fmt.Errorf("migrate: %w", err)
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, FS,
+		goose.WithSessionLocker(locker),
+		goose.WithDisableGlobalRegistry(true),
+		goose.WithGoMigrations(goose.NewGoMigration(riverVersion,
+			&goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error { return riverUp(ctx, pool, db) }}, nil)))
+	if err != nil {
+		done()
+		return nil, nil, fmt.Errorf("migrate: %w", err)
+	}
+	return provider, done, nil
+}
+
+// riverUp makes River's schema. Each of River's migrations runs in a
+// transaction of its own, and all of it can be run again after a failure half
+// way.
+func riverUp(ctx context.Context, pool *pgxpool.Pool, db *sql.DB) error {
+	if _, err := db.ExecContext(ctx, `CREATE SCHEMA IF NOT EXISTS `+RiverSchema); err != nil {
+		return fmt.Errorf("create schema for jobs: %w", err)
+	}
+	migrator, err := rivermigrate.New(riverpgxv5.New(pool), &rivermigrate.Config{Schema: RiverSchema})
+	if err != nil {
+		return fmt.Errorf("prepare job migrations: %w", err)
+	}
+	opts := &rivermigrate.MigrateOpts{TargetVersion: riverTarget}
+	if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, opts); err != nil {
+		return fmt.Errorf("migrate jobs: %w", err)
+	}
+	_, err = db.ExecContext(ctx, `
+		GRANT USAGE ON SCHEMA river TO connect_app, connect_operator;
+		GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA river TO connect_app, connect_operator;
+		GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA river TO connect_app, connect_operator`)
+	if err != nil {
+		return fmt.Errorf("grant jobs: %w", err)
+	}
+	return nil
+}
+
+// claimEnvironment writes the environment's name into a new database and
+// compares it in an old one.
+func claimEnvironment(ctx context.Context, ownerURL, environment string) error {
+	conn, err := pgx.Connect(ctx, ownerURL)
+	if err != nil {
+		return fmt.Errorf("migrate: connect: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var stored string
+	err = conn.QueryRow(ctx, `
+		WITH claimed AS (
+			INSERT INTO app.deployment (environment) VALUES ($1) ON CONFLICT (one) DO NOTHING RETURNING environment)
+		SELECT environment FROM claimed UNION ALL SELECT environment FROM app.deployment LIMIT 1`, environment).Scan(&stored)
+	if err != nil {
+		return fmt.Errorf("migrate: name the environment: %w", err)
+	}
+	if stored != environment {
+		return fmt.Errorf("%w: it is %q", ErrOtherEnvironment, stored)
+	}
+	return nil
+}
+
+// Target is the schema version that this program needs.
+func Target() (int64, error) {
+	names, err := fs.Glob(FS, "*.sql")
+	if err != nil || len(names) == 0 {
+		return 0, fmt.Errorf("list migrations: %w", err)
+	}
+	version, err := goose.NumericComponent(names[len(names)-1])
+	if err != nil {
+		return 0, fmt.Errorf("read migration number: %w", err)
+	}
+	return max(version, riverVersion), nil
+}
+
+// ErrOutdated tells that the database's schema is older than the program.
+var ErrOutdated = errors.New("the database schema is older than this program")
+
+// Querier is the one method of a pool or connection that Check needs.
+type Querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// Check returns ErrOutdated when the database lacks a migration of this
+// program. A newer database is fine: migrations keep the previous version
+// running.
+func Check(ctx context.Context, db Querier) error {
+	target, err := Target()
+	if err != nil {
+		return err
+	}
+	var version int64
+	err = db.QueryRow(ctx, `SELECT app.schema_version()`).Scan(&version)
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok &&
+		(pgErr.Code == "42883" || pgErr.Code == "3F000" || pgErr.Code == "42501") { // no such function or schema
+		return ErrOutdated
+	}
+	if err != nil {
+		return fmt.Errorf("read schema version: %w", err)
+	}
+	if version < target {
+		return ErrOutdated
+	}
+	return nil
+}
+
+// Environment returns the name that the database was migrated for.
+func Environment(ctx context.Context, db Querier) (string, error) {
+	var name string
+	if err := db.QueryRow(ctx, `SELECT environment FROM app.deployment`).Scan(&name); err != nil {
+		return "", fmt.Errorf("read environment: %w", err)
+	}
+	return name, nil
+}
+
+// Fingerprint changes with any change of a migration: tests name their template
+// databases by it. 16 hexadecimal digits.
+func Fingerprint() string {
+	hash := sha256.New()
+	fmt.Fprintf(hash, "river %d %d\n", riverVersion, riverTarget)
+	_ = fs.WalkDir(FS, ".", func(path string, entry fs.DirEntry, err error) error { // an embedded tree has no read errors
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		body, err := FS.ReadFile(path)
+		fmt.Fprintf(hash, "%s %d\n%s", path, len(body), body)
+		return err
+	})
+	return hex.EncodeToString(hash.Sum(nil))[:16]
+}
