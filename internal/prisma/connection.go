@@ -1,0 +1,43 @@
+package prisma
+
+import (
+	"context"
+	"log/slog"
+)
+
+// OAuthClient is a registration at Prisma's authorization server. Printing or logging
+// it does not show the secret.
+type OAuthClient struct {
+	// ID is the client_id.
+	ID string
+
+	// Secret is the client_secret, sent in the form body; "" for a public client.
+	Secret string
+}
+
+// String is the client's id.
+func (c OAuthClient) String() string { return "client " + c.ID }
+
+// GoString is String, so that %#v shows no secret either.
+func (c OAuthClient) GoString() string { return c.String() }
+
+// LogValue is the client's id.
+func (c OAuthClient) LogValue() slog.Value { return slog.StringValue(c.ID) }
+
+// Connection is what the refresher needs to know of one connection.
+type Connection struct {
+	// Key names the connection within this process, for sharing one refresh between
+	// callers and for logs. It is not secret and must be unique.
+	Key string
+
+	// Storage keeps the connection's tokens. If it implements RefreshLease, that
+	// coordinates processes; otherwise refreshes are only kept apart within this one.
+	Storage TokenStorage
+
+	// Client returns the OAuth client that the grant was given to. It is called
+	// before a refresh is claimed, so it may read a database.
+	Client func(ctx context.Context) (OAuthClient, error)
+}
+
+// String names the connection.
+func (c Connection) String() string { return "connection " + c.Key }

@@ -1,0 +1,190 @@
+package prisma
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// ErrSuperseded is what Save returns, possibly wrapped, when the stored pair is no
+// longer the one that was exchanged: the user reconnected, disconnected, or another
+// exchange was saved first. Saving again can't succeed, so the refresher stops and
+// uses what is stored.
+var ErrSuperseded = errors.New("prisma: the stored tokens are no longer the ones exchanged")
+
+// Tokens is one token pair and what its storage knows about it.
+//
+// IssuedAt, ExpiresAt and ReadAt are read on one clock, the storage's (for Postgres
+// the database's), so that a process whose own clock is wrong neither refreshes
+// early nor serves an expired token. Between two reads only elapsed time is
+// measured locally, on the monotonic clock.
+//
+// Printing or logging Tokens shows everything but the tokens themselves.
+type Tokens struct {
+	// WorkspaceID is the Prisma workspace that the user granted ("wksp_…").
+	WorkspaceID string
+
+	// Access is the bearer token for the Management API.
+	Access string
+
+	// Refresh is the single-use refresh token. It is "" when the grant came without
+	// offline_access; then the user has to connect again once Access has expired.
+	Refresh string
+
+	// IssuedAt is when the pair was asked for: when the lease was taken, not when
+	// the answer came. Zero means unknown, which counts as long ago.
+	IssuedAt time.Time
+
+	// ExpiresAt is when Access stops working. Zero means unknown: the token is used
+	// until the API refuses it.
+	ExpiresAt time.Time
+
+	// ReadAt is the storage's time when it read this value. A storage that serves
+	// cached values moves it forward by the age of the cache entry. Zero means that
+	// the storage has no clock of its own, and the refresher uses its own.
+	ReadAt time.Time
+
+	// Generation counts the connection's pairs from 1 and fences every write. 0 means
+	// that the storage does not count; pairs are then compared by value.
+	Generation int64
+}
+
+// SamePair reports whether t and other are the same token pair: the same generation
+// where both count, else the same two tokens.
+func (t Tokens) SamePair(other Tokens) bool {
+	if t.Generation != 0 && other.Generation != 0 {
+		return t.Generation == other.Generation
+	}
+	return t.Access == other.Access && t.Refresh == other.Refresh
+}
+
+// String describes the pair without its secrets.
+func (t Tokens) String() string {
+	return fmt.Sprintf("tokens of %s, generation %d", t.WorkspaceID, t.Generation)
+}
+
+// GoString is String, so that %#v shows no secret either.
+func (t Tokens) GoString() string { return t.String() }
+
+// LogValue describes the pair without its secrets.
+func (t Tokens) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.String("workspace_id", t.WorkspaceID),
+		slog.Int64("generation", t.Generation),
+		slog.Time("expires_at", t.ExpiresAt),
+	)
+}
+
+// TokenStorage keeps the token pair of one connection. Implementations must be safe
+// for concurrent use. A storage that also implements RefreshLease coordinates
+// refreshes between processes; one that implements CompareAndClear never forgets a
+// pair that somebody else has just replaced.
+type TokenStorage interface {
+	// Tokens returns the stored pair. Without one the error's kind is
+	// fault.NotFound, or fault.ReconnectRequired when the storage knows that the
+	// refresh token died.
+	Tokens(ctx context.Context) (Tokens, error)
+
+	// SetTokens replaces whatever is stored, as after a new consent. A storage that
+	// counts ignores tokens.Generation and moves its own on by 1.
+	SetTokens(ctx context.Context, tokens Tokens) error
+
+	// ClearTokens forgets the pair. Without one it does nothing.
+	ClearTokens(ctx context.Context) error
+}
+
+// CompareAndClear is an optional part of a TokenStorage.
+type CompareAndClear interface {
+	// ClearTokensIfCurrent forgets the pair if it is still the stored one
+	// (Tokens.SamePair), and otherwise does nothing.
+	ClearTokensIfCurrent(ctx context.Context, tokens Tokens) error
+}
+
+// RefreshLease is an optional part of a TokenStorage: it makes one process at a time
+// exchange a connection's refresh token, and leaves a durable trace of every
+// exchange that was begun. Each method is one short transaction; nothing is held
+// while the token endpoint works.
+type RefreshLease interface {
+	// Claim looks at the stored pair under a lock. If it is still refused and nobody
+	// holds the lease, Claim takes the lease, writes the intent to exchange, commits,
+	// and answers Due. An error means that nothing may be sent: without a durable
+	// intent there is no exchange. No tokens: as TokenStorage.Tokens.
+	//
+	// "Refused" is the pair that the caller wants replaced, because it expires soon
+	// or because the API no longer takes it. In the latter case refused.ExpiresAt is
+	// not after refused.ReadAt, whatever is stored, and a storage may use that: the
+	// access token is of no use any more, so an open intent need not wait for its end.
+	Claim(ctx context.Context, refused Tokens) (Claim, error)
+
+	// Save stores the fresh pair and ends the lease, in one statement that applies
+	// only while the stored generation is claim.Current's; the owner of the lease
+	// does not matter, because a stalled owner may hold the only live pair. It is
+	// repeated after any error except ErrSuperseded, so it must recognise a pair
+	// that an earlier attempt stored after all, and answer nil.
+	Save(ctx context.Context, claim Claim, fresh Tokens) error
+
+	// Settle ends a lease whose exchange gave no pair. It changes nothing when the
+	// stored generation has moved on since the claim.
+	Settle(ctx context.Context, claim Claim, outcome Outcome) error
+}
+
+// Claim is the answer to RefreshLease.Claim. When it is neither Due nor Held, Current
+// are the tokens to use. Those may be the refused pair itself: its refresh token was
+// sent before, nobody knows with what result, and it is too early to send it again.
+type Claim struct {
+	// Due: the lease is the caller's, who exchanges Current.Refresh exactly once and
+	// then calls Save or Settle.
+	Due bool
+
+	// Held: another process holds the lease; read the tokens again a little later.
+	Held bool
+
+	// Current is what is stored now.
+	Current Tokens
+
+	// Taken is the storage's time when the lease was taken. The life of the fresh
+	// access token is counted from here, so that it is never thought to last longer
+	// than it does.
+	Taken time.Time
+}
+
+// Outcome says how an exchange that gave no pair ended.
+type Outcome int
+
+// The outcomes that Settle is told.
+const (
+	// NotSent: no byte of the request left this process. The refresh token is
+	// untouched and may be sent at once.
+	NotSent Outcome = iota + 1
+
+	// Misconfigured: the token endpoint refused our client or our request, or limited
+	// our rate, without looking at the refresh token. It is our fault, never the
+	// user's: the connection stays as it is.
+	Misconfigured
+
+	// InvalidGrant: the refresh token is dead. If the stored pair is still the one
+	// that was sent, the user has to connect again.
+	InvalidGrant
+
+	// Unknown: the request was sent and no usable answer came back; the refresh token
+	// may be used up or not. It must not be sent again until the access token is
+	// about to end, because an early replay can only do harm.
+	Unknown
+)
+
+// String is the outcome's name in logs.
+func (o Outcome) String() string {
+	switch o {
+	case NotSent:
+		return "not_sent"
+	case Misconfigured:
+		return "misconfigured"
+	case InvalidGrant:
+		return "invalid_grant"
+	case Unknown:
+		return "unknown"
+	}
+	return fmt.Sprintf("outcome(%d)", int(o))
+}
