@@ -1,0 +1,291 @@
+package tenants
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/prisma"
+)
+
+// ConnectionStatus is where a connection stands.
+type ConnectionStatus string
+
+// The statuses; the package comment draws their order.
+const (
+	ConnectionActive         ConnectionStatus = "active"
+	ConnectionSuspect        ConnectionStatus = "suspect"
+	ConnectionNeedsReconnect ConnectionStatus = "needs_reconnect"
+	ConnectionDisconnected   ConnectionStatus = "disconnected"
+)
+
+// Why a connection needs a reconnect.
+const (
+	// ReasonRefused: Prisma refused the refresh token.
+	ReasonRefused = "refresh_token_refused"
+	// ReasonUnknown: the outcome of a refresh stayed unknown, also after the late retry.
+	ReasonUnknown = "refresh_outcome_unknown"
+	// ReasonNoRefreshToken: the grant came without a refresh token and has ended.
+	ReasonNoRefreshToken = "no_refresh_token"
+)
+
+// Connection is one user's grant on one Prisma workspace.
+type Connection struct {
+	ID            ConnectionID
+	Tenant        TenantID
+	UserID        string
+	WorkspaceID   string
+	WorkspaceName string // "" until it was read from Prisma
+	ClientID      string // the OAuth client that the grant was given to
+	Status        ConnectionStatus
+	Reason        string // why it needs a reconnect; "" otherwise
+	StatusSince   time.Time
+	AccessUntil   time.Time // when the stored access token ends
+	Metadata      map[string]string
+	Generation    int64
+	CreatedAt     time.Time
+}
+
+const selectConnection = `
+	SELECT id, tenant_id, user_id, workspace_id, workspace_name, oauth_client_id, status, coalesce(status_reason, ''),
+	       status_since, access_expires_at, metadata, generation, created_at
+	FROM connections`
+
+func scanConnection(row pgx.CollectableRow) (Connection, error) {
+	var c Connection
+	err := row.Scan(&c.ID, &c.Tenant, &c.UserID, &c.WorkspaceID, &c.WorkspaceName, &c.ClientID, &c.Status, &c.Reason,
+		&c.StatusSince, &c.AccessUntil, &c.Metadata, &c.Generation, &c.CreatedAt)
+	return c, err
+}
+
+// connectionRow reads a connection that is not disconnected.
+func connectionRow(ctx context.Context, tx pgx.Tx, tenant TenantID, id ConnectionID, lock string) (Connection, error) {
+	rows, err := tx.Query(ctx, selectConnection+
+		` WHERE tenant_id = $1 AND id = $2 AND status <> 'disconnected' `+lock, tenant, id)
+	if err != nil {
+		return Connection{}, fmt.Errorf("read connection: %w", err)
+	}
+	c, err := pgx.CollectExactlyOneRow(rows, scanConnection)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Connection{}, errNoConnection()
+	}
+	return c, err
+}
+
+func errNoConnection() error {
+	return fault.New(fault.NotFound, "There is no such connection.", nil)
+}
+
+// Connection returns one connection; fault.NotFound when it is absent, another
+// tenant's or disconnected.
+func (s *Store) Connection(ctx context.Context, tenant TenantID, id ConnectionID) (Connection, error) {
+	var c Connection
+	err := s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
+		var err error
+		c, err = connectionRow(ctx, tx, tenant, id, "")
+		return err
+	})
+	return c, err
+}
+
+// ConnectionFilter narrows a list; zero values don't.
+type ConnectionFilter struct {
+	UserID      string
+	WorkspaceID string
+	Status      ConnectionStatus // "": all but disconnected
+	After       ConnectionID     // the last one of the page before
+	Limit       int              // 1 to 100
+}
+
+// Connections lists a tenant's connections, the oldest first, and whether there
+// are more behind the limit.
+func (s *Store) Connections(ctx context.Context, tenant TenantID, f ConnectionFilter) ([]Connection, bool, error) {
+	var list []Connection
+	err := s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, selectConnection+`
+			WHERE tenant_id = $1 AND id > $2 AND ($3 = '' OR user_id = $3) AND ($4 = '' OR workspace_id = $4)
+			  AND CASE WHEN $5 = '' THEN status <> 'disconnected' ELSE status = $5 END
+			ORDER BY id LIMIT $6`,
+			tenant, f.After, f.UserID, f.WorkspaceID, f.Status, f.Limit+1)
+		if err != nil {
+			return fmt.Errorf("list connections: %w", err)
+		}
+		list, err = pgx.CollectRows(rows, scanConnection)
+		return err
+	})
+	if len(list) > f.Limit {
+		return list[:f.Limit], true, err
+	}
+	return list, false, err
+}
+
+// TenantConnections lists the connections of every tenant for the dashboard, the
+// newest first, up to limit; tenant may be zero for all.
+func (s *Store) TenantConnections(ctx context.Context, tenant TenantID, limit int) ([]Connection, error) {
+	var list []Connection
+	err := s.inOperator(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, selectConnection+`
+			WHERE $1::uuid IS NULL OR tenant_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2`,
+			nullID(tenant.UUID), limit)
+		if err != nil {
+			return fmt.Errorf("list connections: %w", err)
+		}
+		list, err = pgx.CollectRows(rows, scanConnection)
+		return err
+	})
+	return list, err
+}
+
+// CountConnections counts each tenant's connections by status.
+func (s *Store) CountConnections(ctx context.Context) (map[TenantID]map[ConnectionStatus]int, error) {
+	counts := make(map[TenantID]map[ConnectionStatus]int)
+	err := s.inOperator(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT tenant_id, status, count(*) FROM connections GROUP BY tenant_id, status`)
+		if err != nil {
+			return fmt.Errorf("count connections: %w", err)
+		}
+		var tenant TenantID
+		var status ConnectionStatus
+		var n int
+		_, err = pgx.ForEachRow(rows, []any{&tenant, &status, &n}, func() error {
+			if counts[tenant] == nil {
+				counts[tenant] = make(map[ConnectionStatus]int)
+			}
+			counts[tenant][status] = n
+			return nil
+		})
+		return err
+	})
+	return counts, err
+}
+
+// findTarget returns the connection that a grant belongs to: the pinned one, or
+// the user's own one on that workspace.
+func findTarget(ctx context.Context, tx pgx.Tx, x Session, workspace string) (Connection, bool, error) {
+	if x.ConnectionID.UUID != uuid.Nil {
+		c, err := connectionRow(ctx, tx, x.Tenant, x.ConnectionID, "FOR UPDATE")
+		return c, err == nil, err
+	}
+	rows, err := tx.Query(ctx, selectConnection+`
+		WHERE tenant_id = $1 AND user_id = $2 AND workspace_id = $3 AND status <> 'disconnected' FOR UPDATE`,
+		x.Tenant, x.UserID, workspace)
+	if err != nil {
+		return Connection{}, false, fmt.Errorf("find connection: %w", err)
+	}
+	c, err := pgx.CollectExactlyOneRow(rows, scanConnection)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Connection{}, false, nil
+	}
+	return c, err == nil, err
+}
+
+// storeGrant writes the pair under the next generation, which fences off any
+// refresh of the old pair that is still running, and connects the session.
+func (s *Store) storeGrant(ctx context.Context, tx pgx.Tx, by Actor, x Session, target Connection, exists bool,
+	clientID string, grant prisma.Tokens,
+) (Connection, error) {
+	event := EventReconnected
+	if !exists {
+		event = EventConnected
+		target = Connection{ID: ConnectionID{newID()}, Tenant: x.Tenant}
+	}
+	generation := target.Generation + 1
+	access, refresh, err := s.sealPair(x.Tenant, target.ID, generation, grant)
+	if err != nil {
+		return Connection{}, err
+	}
+	if exists {
+		_, err = tx.Exec(ctx, `
+			UPDATE connections SET generation = $3, access_token_sealed = $4, refresh_token_sealed = $5,
+				access_issued_at = $6, access_expires_at = $7, oauth_client_id = $8,
+				status = 'active', status_reason = NULL,
+				status_since = CASE WHEN status = 'active' THEN status_since ELSE app.now() END,
+				lease_id = NULL, lease_until = NULL, intent_generation = NULL, intent_at = NULL,
+				late_retry_generation = NULL, refresh_not_before = NULL, updated_at = app.now()
+			WHERE tenant_id = $1 AND id = $2`,
+			x.Tenant, target.ID, generation, access, refresh, grant.IssuedAt, grant.ExpiresAt, clientID)
+	} else {
+		_, err = tx.Exec(ctx, `
+			INSERT INTO connections (tenant_id, id, user_id, workspace_id, oauth_client_id, status, generation,
+				access_token_sealed, refresh_token_sealed, access_issued_at, access_expires_at)
+			VALUES ($1, $2, $3, $4, $5, 'active', $6, $7, $8, $9, $10)`,
+			x.Tenant, target.ID, x.UserID, grant.WorkspaceID, clientID, generation,
+			access, refresh, grant.IssuedAt, grant.ExpiresAt)
+	}
+	if err != nil {
+		return Connection{}, fmt.Errorf("store grant: %w", err)
+	}
+	_, err = tx.Exec(ctx, `
+		UPDATE connect_sessions SET status = 'connected', result_connection_id = $3, finished_at = app.now()
+		WHERE tenant_id = $1 AND id = $2`, x.Tenant, x.ID, target.ID)
+	if err != nil {
+		return Connection{}, fmt.Errorf("connect session: %w", err)
+	}
+	connection, err := connectionRow(ctx, tx, x.Tenant, target.ID, "")
+	if err != nil {
+		return Connection{}, err
+	}
+	if connection.WorkspaceName == "" {
+		if err := s.enqueue(ctx, tx, NameWorkspaceJob{Tenant: x.Tenant, Connection: target.ID}, nameWorkspaceAfter); err != nil {
+			return Connection{}, err
+		}
+	}
+	return connection, record(ctx, tx, x.Tenant, by, change{event: event, target: target.ID.String(), data: map[string]any{
+		"connectionId": target.ID.String(), "userId": x.UserID, "workspaceId": grant.WorkspaceID,
+		"sessionId": x.ID.String(), "generation": generation,
+	}})
+}
+
+// NameWorkspace notes the name of a connection's workspace as Prisma gives it.
+func (s *Store) NameWorkspace(ctx context.Context, tenant TenantID, id ConnectionID, name string) error {
+	if runes := []rune(name); len(runes) > 255 {
+		name = string(runes[:255])
+	}
+	return s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `
+			UPDATE connections SET workspace_name = $3, updated_at = app.now()
+			WHERE tenant_id = $1 AND id = $2 AND workspace_name <> $3`, tenant, id, name)
+		return err
+	})
+}
+
+// Disconnect forgets a connection's tokens; fault.NotFound as Connection. An
+// exchange that is still running finds its pair fenced off and drops it.
+func (s *Store) Disconnect(ctx context.Context, by Actor, tenant TenantID, id ConnectionID) (Connection, error) {
+	var c Connection
+	err := s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
+		var err error
+		if c, err = connectionRow(ctx, tx, tenant, id, "FOR UPDATE"); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `
+			UPDATE connections SET status = 'disconnected', status_reason = NULL, status_since = app.now(),
+				access_token_sealed = NULL, refresh_token_sealed = NULL, lease_id = NULL, lease_until = NULL,
+				intent_generation = NULL, intent_at = NULL, updated_at = app.now()
+			WHERE tenant_id = $1 AND id = $2`, tenant, id)
+		if err != nil {
+			return fmt.Errorf("disconnect: %w", err)
+		}
+		c.Status = ConnectionDisconnected
+		return record(ctx, tx, tenant, by, change{event: EventDisconnected, target: id.String(), data: map[string]any{
+			"connectionId": id.String(), "userId": c.UserID, "workspaceId": c.WorkspaceID,
+		}})
+	})
+	return c, err
+}
+
+// GrantIsShared reports whether another live connection, of whatever tenant,
+// holds a grant of the same client on the same workspace: removing the
+// integration at Prisma would end that one too.
+func (s *Store) GrantIsShared(ctx context.Context, c Connection) (bool, error) {
+	var shared bool
+	err := s.inTenant(ctx, c.Tenant, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `SELECT app.grant_is_shared($1, $2, $3)`, c.ClientID, c.WorkspaceID, c.ID).Scan(&shared)
+	})
+	return shared, err
+}

@@ -1,0 +1,247 @@
+package tenants
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/connect-prisma/server/internal/fault"
+)
+
+// Scope is a right of an API key.
+type Scope string
+
+// The scopes.
+const (
+	ScopeRead        Scope = "read"        // see connections, projects, databases
+	ScopeWrite       Scope = "write"       // create, change and delete them
+	ScopeConnect     Scope = "connect"     // begin and complete connect sessions
+	ScopePassthrough Scope = "passthrough" // call Prisma's API as the user
+)
+
+// AllScopes returns every scope.
+func AllScopes() []Scope { return []Scope{ScopeRead, ScopeWrite, ScopeConnect, ScopePassthrough} }
+
+// An API key is "cpk_" + 52 characters of base32 (256 random bits and 4 spare
+// ones) + "_" + 7 characters of base32 with a CRC-32 of what stands before. The
+// checksum tells a mistyped key from a wrong one without asking the database,
+// and lets a leak scanner be sure.
+const (
+	apiKeyPrefix  = "cpk_"
+	apiKeyBody    = 52
+	apiKeySum     = 7
+	apiKeyLength  = len(apiKeyPrefix) + apiKeyBody + 1 + apiKeySum
+	apiKeyHint    = len(apiKeyPrefix) + 4
+	apiKeyPurpose = "api key"
+)
+
+// Key is what can be known of an API key after it was shown.
+type Key struct {
+	ID         KeyID
+	Name       string
+	Hint       string // the key's first characters
+	Scopes     []Scope
+	CreatedAt  time.Time
+	ExpiresAt  time.Time // zero: never
+	RevokedAt  time.Time // zero: live
+	LastUsedAt time.Time // zero: never; to the minute
+}
+
+// Caller is an authenticated partner backend.
+type Caller struct {
+	Tenant Tenant
+	Key    KeyID
+	Scopes []Scope
+}
+
+// May reports whether the caller's key has that scope.
+func (c Caller) May(scope Scope) bool { return slices.Contains(c.Scopes, scope) }
+
+// newAPIKey returns a new secret key.
+func newAPIKey() string {
+	var raw [32]byte
+	_, _ = rand.Read(raw[:]) // never fails: it ends the program instead
+	body := apiKeyPrefix + idEncoding().EncodeToString(raw[:])
+	return body + "_" + keySum(body)
+}
+
+func keySum(body string) string {
+	sum := crc32.ChecksumIEEE([]byte(body))
+	return idEncoding().EncodeToString([]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
+}
+
+// looksLikeKey checks form and checksum.
+func looksLikeKey(key string) bool {
+	if len(key) != apiKeyLength || !strings.HasPrefix(key, apiKeyPrefix) || key[apiKeyLength-apiKeySum-1] != '_' {
+		return false
+	}
+	body, sum := key[:apiKeyLength-apiKeySum-1], key[apiKeyLength-apiKeySum:]
+	return keySum(body) == sum
+}
+
+// CreateKey makes an API key and returns it with the only copy of its secret.
+// scopes must not be empty; expires zero means never.
+func (s *Store) CreateKey(ctx context.Context, by Actor, tenant TenantID, name string, scopes []Scope, expires time.Time,
+) (Key, string, error) {
+	if !IsLabel(name, 120) {
+		return Key{}, "", fault.New(fault.InvalidValue, "The key's name needs 1 to 120 printable characters.", nil)
+	}
+	for _, scope := range scopes {
+		if !slices.Contains(AllScopes(), scope) {
+			return Key{}, "", fault.New(fault.InvalidValue, "The scopes are read, write, connect and passthrough.", nil)
+		}
+	}
+	if len(scopes) == 0 {
+		return Key{}, "", fault.New(fault.InvalidValue, "A key needs at least one scope.", nil)
+	}
+	secret := newAPIKey()
+	hash, err := s.keyset.Fingerprint(apiKeyPurpose, secret)
+	if err != nil {
+		return Key{}, "", err
+	}
+	key := Key{ID: KeyID{newID()}, Name: name, Hint: secret[:apiKeyHint], Scopes: scopes, ExpiresAt: expires}
+	err = s.inOperator(ctx, func(tx pgx.Tx) error {
+		if _, err := tenantRow(ctx, tx, tenant, ""); err != nil {
+			return err
+		}
+		err := tx.QueryRow(ctx, `
+			INSERT INTO api_keys (tenant_id, id, name, hint, key_hash, scopes, expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING created_at`,
+			tenant, key.ID, name, key.Hint, hash, scopes, nullTime(expires)).Scan(&key.CreatedAt)
+		if err != nil {
+			return fmt.Errorf("insert key: %w", err)
+		}
+		return record(ctx, tx, tenant, by, change{action: auditKeyCreated, target: key.ID.String()})
+	})
+	return key, secret, err
+}
+
+// Keys lists a tenant's keys, the newest first.
+func (s *Store) Keys(ctx context.Context, tenant TenantID) ([]Key, error) {
+	var keys []Key
+	err := s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			SELECT id, name, hint, scopes, created_at, expires_at, revoked_at, last_used_at
+			FROM api_keys WHERE tenant_id = $1 ORDER BY id DESC`, tenant)
+		if err != nil {
+			return fmt.Errorf("list keys: %w", err)
+		}
+		keys, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (Key, error) {
+			var k Key
+			var expires, revoked, used *time.Time
+			err := row.Scan(&k.ID, &k.Name, &k.Hint, &k.Scopes, &k.CreatedAt, &expires, &revoked, &used)
+			k.ExpiresAt, k.RevokedAt, k.LastUsedAt = timeOr(expires), timeOr(revoked), timeOr(used)
+			return k, err
+		})
+		return err
+	})
+	return keys, err
+}
+
+// RevokeKey ends a key at once; fault.NotFound when the tenant has none such.
+// Revoking twice is no error.
+func (s *Store) RevokeKey(ctx context.Context, by Actor, tenant TenantID, id KeyID) error {
+	return s.inOperator(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			UPDATE api_keys SET revoked_at = coalesce(revoked_at, app.now()) WHERE tenant_id = $1 AND id = $2`, tenant, id)
+		if err != nil {
+			return fmt.Errorf("revoke key: %w", err)
+		}
+		if tag.RowsAffected() == 0 {
+			return fault.New(fault.NotFound, "There is no such key.", nil)
+		}
+		return record(ctx, tx, tenant, by, change{action: auditKeyRevoked, target: id.String()})
+	})
+}
+
+// Authenticate returns who presents an API key. Unknown, revoked, expired and
+// malformed keys, and keys of a paused tenant, give the same fault.Unauthorized;
+// a malformed one costs no query.
+func (s *Store) Authenticate(ctx context.Context, presented string) (Caller, error) {
+	refused := fault.New(fault.Unauthorized, "The API key is missing or not valid.", nil)
+	if !looksLikeKey(presented) {
+		return Caller{}, refused
+	}
+	hashes, err := s.keyset.Fingerprints(apiKeyPurpose, presented)
+	if err != nil {
+		return Caller{}, err
+	}
+	var caller Caller
+	err = s.inNobody(ctx, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `SELECT tenant_id, key_id FROM app.find_api_key($1)`, hashes).
+			Scan(&caller.Tenant.ID, &caller.Key)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Caller{}, refused
+	}
+	if err != nil {
+		return Caller{}, fmt.Errorf("find key: %w", err)
+	}
+	err = s.inTenant(ctx, caller.Tenant.ID, func(tx pgx.Tx) error {
+		return s.readCaller(ctx, tx, &caller)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Caller{}, refused
+	}
+	if err != nil {
+		return Caller{}, fmt.Errorf("read key: %w", err)
+	}
+	return caller, nil
+}
+
+// readCaller loads a live key and its tenant, and notes the use once a minute.
+// pgx.ErrNoRows: not live.
+func (s *Store) readCaller(ctx context.Context, tx pgx.Tx, caller *Caller) error {
+	var stale bool
+	err := tx.QueryRow(ctx, `
+		SELECT scopes, last_used_at IS NULL OR last_used_at < app.now() - interval '1 minute' FROM api_keys
+		WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > app.now())`,
+		caller.Tenant.ID, caller.Key).Scan(&caller.Scopes, &stale)
+	if err != nil {
+		return err
+	}
+	if caller.Tenant, err = tenantRow(ctx, tx, caller.Tenant.ID, ""); err != nil {
+		return err
+	}
+	if caller.Tenant.Paused {
+		return pgx.ErrNoRows
+	}
+	if !stale {
+		return nil
+	}
+	// SKIP LOCKED: a hundred callers at the turn of a minute don't queue for it.
+	_, err = tx.Exec(ctx, `
+		UPDATE api_keys SET last_used_at = app.now() WHERE tenant_id = $1 AND id IN (
+			SELECT id FROM api_keys WHERE tenant_id = $1 AND id = $2 FOR UPDATE SKIP LOCKED)`,
+		caller.Tenant.ID, caller.Key)
+	return err
+}
+
+func nullTime(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func timeOr(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
+}
+
+func nullID(id uuid.UUID) *uuid.UUID {
+	if id == uuid.Nil {
+		return nil
+	}
+	return &id
+}

@@ -1,0 +1,207 @@
+package tenants
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/postgres"
+	"github.com/connect-prisma/server/internal/prisma"
+)
+
+// suspectMargin is how long before the end of its access token a suspect
+// connection presents its refresh token once more: earlier, a replay could only
+// end an access token that still works.
+const suspectMargin = 60 * time.Second
+
+// claimScope bounds what a claim may wait: a lock that is not free within a
+// second belongs to somebody who is about to say that there is nothing to do.
+func (t *TokenStorage) claimScope() postgres.Scope {
+	return postgres.Scope{Tenant: t.tenant.UUID, Lock: time.Second, Statement: 2 * time.Second}
+}
+
+// Claim implements prisma.RefreshLease: it takes the refresh lease if the refresh
+// of the refused pair is still due. It locks the row, looks again, and records
+// the intent before anything is sent; the commit proves that the database is
+// writable. The lease lasts by the database's clock and holds no connection.
+//
+// An intent that outlived its lease makes the connection suspect: nobody knows
+// whether its refresh token was spent. It is presented once more, and late.
+func (t *TokenStorage) Claim(ctx context.Context, refused prisma.Tokens) (prisma.Claim, error) {
+	var claim prisma.Claim
+	var dead error
+	err := postgres.InTx(ctx, t.store.pool, t.claimScope(), func(tx pgx.Tx) error {
+		row, err := t.read(ctx, tx, "FOR UPDATE")
+		if err != nil {
+			return err
+		}
+		claim = prisma.Claim{Current: row.tokens}
+		if dead = row.alive(); dead != nil || row.tokens.Generation != refused.Generation {
+			return nil
+		}
+		now := row.tokens.ReadAt
+		over := !row.tokens.ExpiresAt.Add(-suspectMargin).After(now)
+		if !refused.ExpiresAt.After(refused.ReadAt) {
+			over = true // the API refused it: there is no life left that a replay could end
+		}
+		if row.leaseUntil != nil && row.leaseUntil.After(now) {
+			claim.Held = true
+			return nil
+		}
+		if row.tokens.Refresh == "" {
+			return t.endOfGrant(ctx, tx, row, over, &dead)
+		}
+		lateRetry := row.intentGeneration != nil
+		switch {
+		case lateRetry && row.lateRetry != nil && *row.lateRetry == row.tokens.Generation:
+			// Its one late retry was lost too, with the process that made it.
+			dead = fault.New(fault.ReconnectRequired, "The user has to connect again.", nil)
+			return t.needReconnect(ctx, tx, row.tokens.Generation, ReasonUnknown)
+		case lateRetry && !over:
+			return t.suspect(ctx, tx)
+		case row.notBefore != nil && row.notBefore.After(now):
+			return nil
+		}
+		claim.Due, claim.Taken = true, now.Truncate(time.Microsecond)
+		return t.writeIntent(ctx, tx, claim, lateRetry)
+	})
+	if err == nil {
+		err = dead
+	}
+	if err != nil {
+		return prisma.Claim{}, err
+	}
+	return claim, nil
+}
+
+// endOfGrant ends a grant that has no refresh token once its access token is
+// over.
+func (t *TokenStorage) endOfGrant(ctx context.Context, tx pgx.Tx, row tokenRow, over bool, dead *error) error {
+	if !over {
+		return nil
+	}
+	*dead = fault.New(fault.ReconnectRequired, "The user has to connect again.", nil)
+	return t.needReconnect(ctx, tx, row.tokens.Generation, ReasonNoRefreshToken)
+}
+
+func (t *TokenStorage) suspect(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `
+		UPDATE connections SET status = 'suspect', status_since = app.now(), lease_id = NULL, lease_until = NULL
+		WHERE tenant_id = $1 AND id = $2 AND status = 'active'`, t.tenant, t.id)
+	return err
+}
+
+func (t *TokenStorage) writeIntent(ctx context.Context, tx pgx.Tx, claim prisma.Claim, lateRetry bool) error {
+	_, err := tx.Exec(ctx, `
+		UPDATE connections SET lease_id = $3, lease_until = $4::timestamptz + $5, intent_generation = generation,
+			intent_at = $4, refresh_not_before = NULL,
+			late_retry_generation = CASE WHEN $6 THEN generation ELSE late_retry_generation END,
+			status = CASE WHEN $6 THEN 'suspect' ELSE status END,
+			status_since = CASE WHEN $6 AND status = 'active' THEN app.now() ELSE status_since END
+		WHERE tenant_id = $1 AND id = $2`,
+		t.tenant, t.id, newID(), claim.Taken, t.store.leaseFor, lateRetry)
+	if err != nil {
+		return fmt.Errorf("write refresh intent: %w", err)
+	}
+	return nil
+}
+
+// Save implements prisma.RefreshLease. It is one statement on the reserved pool,
+// fenced by the generation and by nothing else: an owner that lost its lease may
+// hold the only live refresh token. A save that comes after the intent was taken
+// over by somebody else stores the pair but leaves the connection suspect.
+func (t *TokenStorage) Save(ctx context.Context, claim prisma.Claim, fresh prisma.Tokens) error {
+	next := claim.Current.Generation + 1
+	access, refresh, err := t.store.sealPair(t.tenant, t.id, next, fresh)
+	if err != nil {
+		return err
+	}
+	scope := postgres.Scope{Tenant: t.tenant.UUID, Lock: 5 * time.Second, Statement: 10 * time.Second}
+	return postgres.InTx(ctx, t.store.tokenPool, scope, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			UPDATE connections SET generation = $4, access_token_sealed = $5, refresh_token_sealed = $6,
+				access_issued_at = $7, access_expires_at = $8,
+				status = CASE WHEN status = 'suspect' AND intent_at IS NOT DISTINCT FROM $9 THEN 'active' ELSE status END,
+				status_since = CASE WHEN status = 'suspect' AND intent_at IS NOT DISTINCT FROM $9 THEN app.now()
+				                    ELSE status_since END,
+				lease_id = NULL, lease_until = NULL, intent_generation = NULL, intent_at = NULL,
+				late_retry_generation = NULL, refresh_not_before = NULL, updated_at = app.now()
+			WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND status <> 'disconnected'`,
+			t.tenant, t.id, claim.Current.Generation, next, access, refresh, fresh.IssuedAt, fresh.ExpiresAt, claim.Taken)
+		if err != nil {
+			return fmt.Errorf("save tokens: %w", err)
+		}
+		if tag.RowsAffected() == 1 {
+			return nil
+		}
+		// Either an earlier attempt was committed without our hearing of it, or
+		// somebody else moved the row on.
+		row, err := t.read(ctx, tx, "")
+		if err == nil && row.tokens.Generation == next && row.tokens.Access == fresh.Access {
+			return nil
+		}
+		if err != nil && fault.KindOf(err) != fault.NotFound {
+			return err
+		}
+		return prisma.ErrSuperseded
+	})
+}
+
+// Settle implements prisma.RefreshLease. The lease is told from a later one by
+// the time it was taken.
+func (t *TokenStorage) Settle(ctx context.Context, claim prisma.Claim, outcome prisma.Outcome) error {
+	return postgres.InTx(ctx, t.store.pool, t.claimScope(), func(tx pgx.Tx) error {
+		switch outcome {
+		case prisma.InvalidGrant:
+			return t.needReconnect(ctx, tx, claim.Current.Generation, ReasonRefused)
+		case prisma.NotSent, prisma.Misconfigured:
+			return t.release(ctx, tx, claim)
+		case prisma.Unknown:
+		}
+		return t.leaveOpen(ctx, tx, claim)
+	})
+}
+
+// release gives back a lease whose refresh token was not spent. The back-off is
+// 1 to 30 s, so that an endpoint in trouble is not met by every caller; a late
+// retry gets its chance again.
+func (t *TokenStorage) release(ctx context.Context, tx pgx.Tx, claim prisma.Claim) error {
+	backOff := time.Second + rand.N(4*time.Second) //nolint:gosec // jitter, not a secret
+	_, err := tx.Exec(ctx, `
+		UPDATE connections SET lease_id = NULL, lease_until = NULL,
+			intent_generation = CASE WHEN late_retry_generation = generation THEN intent_generation END,
+			intent_at = CASE WHEN late_retry_generation = generation THEN intent_at END,
+			late_retry_generation = NULL, refresh_not_before = app.now() + $5
+		WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND intent_at = $4`,
+		t.tenant, t.id, claim.Current.Generation, claim.Taken, backOff)
+	if err != nil {
+		return fmt.Errorf("release refresh lease: %w", err)
+	}
+	return nil
+}
+
+// leaveOpen ends the lease and keeps the intent: the outcome is unknown. After
+// the late retry there is no further one.
+func (t *TokenStorage) leaveOpen(ctx context.Context, tx pgx.Tx, claim prisma.Claim) error {
+	var retried bool
+	rows, err := tx.Query(ctx, `
+		UPDATE connections SET lease_id = NULL, lease_until = NULL, status = 'suspect',
+			status_since = CASE WHEN status = 'active' THEN app.now() ELSE status_since END
+		WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND intent_at = $4 AND status IN ('active', 'suspect')
+		RETURNING late_retry_generation IS NOT DISTINCT FROM generation`,
+		t.tenant, t.id, claim.Current.Generation, claim.Taken)
+	if err != nil {
+		return fmt.Errorf("leave refresh open: %w", err)
+	}
+	if _, err := pgx.ForEachRow(rows, []any{&retried}, func() error { return nil }); err != nil {
+		return fmt.Errorf("leave refresh open: %w", err)
+	}
+	if retried {
+		return t.needReconnect(ctx, tx, claim.Current.Generation, ReasonUnknown)
+	}
+	return nil
+}

@@ -1,0 +1,179 @@
+package tenants
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/sealing"
+)
+
+// TokenStorage keeps the token pair of one connection in Postgres. It implements
+// prisma.TokenStorage, prisma.CompareAndClear and prisma.RefreshLease.
+type TokenStorage struct {
+	store  *Store
+	tenant TenantID
+	id     ConnectionID
+}
+
+var (
+	_ prisma.TokenStorage    = (*TokenStorage)(nil)
+	_ prisma.CompareAndClear = (*TokenStorage)(nil)
+	_ prisma.RefreshLease    = (*TokenStorage)(nil)
+)
+
+// TokensOf returns the storage that is bound to one connection of one tenant.
+func (s *Store) TokensOf(tenant TenantID, id ConnectionID) *TokenStorage {
+	return &TokenStorage{store: s, tenant: tenant, id: id}
+}
+
+// tokenRow is what the refresh rules look at.
+type tokenRow struct {
+	status           ConnectionStatus
+	tokens           prisma.Tokens
+	leaseUntil       *time.Time
+	intentGeneration *int64
+	lateRetry        *int64
+	notBefore        *time.Time
+}
+
+// read loads the pair. The clock is read after the row lock was granted, since
+// waiting for it takes time. Absent and disconnected are fault.NotFound.
+func (t *TokenStorage) read(ctx context.Context, tx pgx.Tx, lock string) (tokenRow, error) {
+	var row tokenRow
+	var access, refresh []byte
+	err := tx.QueryRow(ctx, `
+		SELECT status, workspace_id, generation, access_token_sealed, refresh_token_sealed, access_issued_at,
+		       access_expires_at, lease_until, intent_generation, late_retry_generation, refresh_not_before
+		FROM connections WHERE tenant_id = $1 AND id = $2 AND status <> 'disconnected' `+lock, t.tenant, t.id).
+		Scan(&row.status, &row.tokens.WorkspaceID, &row.tokens.Generation, &access, &refresh, &row.tokens.IssuedAt,
+			&row.tokens.ExpiresAt, &row.leaseUntil, &row.intentGeneration, &row.lateRetry, &row.notBefore)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return tokenRow{}, errNoConnection()
+	}
+	if err != nil {
+		return tokenRow{}, fmt.Errorf("read tokens: %w", err)
+	}
+	if err := tx.QueryRow(ctx, `SELECT app.wall_clock()`).Scan(&row.tokens.ReadAt); err != nil {
+		return tokenRow{}, fmt.Errorf("read clock: %w", err)
+	}
+	row.tokens.Access, err = t.open("access_token", row.tokens.Generation, access)
+	if err != nil {
+		return tokenRow{}, err
+	}
+	row.tokens.Refresh, err = t.open("refresh_token", row.tokens.Generation, refresh)
+	return row, err
+}
+
+func (row tokenRow) alive() error {
+	if row.status == ConnectionNeedsReconnect {
+		return fault.New(fault.ReconnectRequired, "The user has to connect again.", nil)
+	}
+	return nil
+}
+
+// Tokens implements prisma.TokenStorage.
+func (t *TokenStorage) Tokens(ctx context.Context) (prisma.Tokens, error) {
+	var row tokenRow
+	err := t.store.inTenant(ctx, t.tenant, func(tx pgx.Tx) error {
+		var err error
+		row, err = t.read(ctx, tx, "")
+		return err
+	})
+	if err != nil {
+		return prisma.Tokens{}, err
+	}
+	return row.tokens, row.alive()
+}
+
+// SetTokens implements prisma.TokenStorage: it replaces the pair whatever is
+// stored, under the next generation. The connection must exist.
+func (t *TokenStorage) SetTokens(ctx context.Context, tokens prisma.Tokens) error {
+	return t.store.inTenant(ctx, t.tenant, func(tx pgx.Tx) error {
+		c, err := connectionRow(ctx, tx, t.tenant, t.id, "FOR UPDATE")
+		if err != nil {
+			return err
+		}
+		access, refresh, err := t.store.sealPair(t.tenant, t.id, c.Generation+1, tokens)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `
+			UPDATE connections SET generation = $3, access_token_sealed = $4, refresh_token_sealed = $5,
+				access_issued_at = $6, access_expires_at = $7, status = 'active', status_reason = NULL,
+				status_since = CASE WHEN status = 'active' THEN status_since ELSE app.now() END,
+				lease_id = NULL, lease_until = NULL, intent_generation = NULL, intent_at = NULL,
+				late_retry_generation = NULL, refresh_not_before = NULL, updated_at = app.now()
+			WHERE tenant_id = $1 AND id = $2`,
+			t.tenant, t.id, c.Generation+1, access, refresh, tokens.IssuedAt, tokens.ExpiresAt)
+		return err
+	})
+}
+
+// ClearTokens implements prisma.TokenStorage: it disconnects.
+func (t *TokenStorage) ClearTokens(ctx context.Context) error {
+	_, err := t.store.Disconnect(ctx, System(), t.tenant, t.id)
+	if fault.KindOf(err) == fault.NotFound {
+		return nil
+	}
+	return err
+}
+
+// ClearTokensIfCurrent implements prisma.CompareAndClear: the connection needs a
+// reconnect, if the pair is still the stored one.
+func (t *TokenStorage) ClearTokensIfCurrent(ctx context.Context, tokens prisma.Tokens) error {
+	return t.store.inTenant(ctx, t.tenant, func(tx pgx.Tx) error {
+		return t.needReconnect(ctx, tx, tokens.Generation, ReasonRefused)
+	})
+}
+
+// needReconnect marks the connection, once, if its generation has not moved.
+func (t *TokenStorage) needReconnect(ctx context.Context, tx pgx.Tx, generation int64, reason string) error {
+	var userID, workspaceID string
+	err := tx.QueryRow(ctx, `
+		UPDATE connections SET status = 'needs_reconnect', status_reason = $4, status_since = app.now(),
+			refresh_token_sealed = NULL, lease_id = NULL, lease_until = NULL, intent_generation = NULL,
+			intent_at = NULL, updated_at = app.now()
+		WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND status IN ('active', 'suspect')
+		RETURNING user_id, workspace_id`, t.tenant, t.id, generation, reason).Scan(&userID, &workspaceID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil // somebody connected again, disconnected, or said so already
+	}
+	if err != nil {
+		return fmt.Errorf("mark for reconnect: %w", err)
+	}
+	return record(ctx, tx, t.tenant, System(), change{event: EventNeedsReconnect, target: t.id.String(), data: map[string]any{
+		"connectionId": t.id.String(), "userId": userID, "workspaceId": workspaceID, "reason": reason,
+	}})
+}
+
+func (t *TokenStorage) open(column string, generation int64, sealed []byte) (string, error) {
+	if sealed == nil {
+		return "", nil
+	}
+	plain, err := t.store.keyset.Open(sealed, tokenPlace(t.tenant, t.id, column, generation))
+	return string(plain), err
+}
+
+// sealPair seals a pair for its row and generation; a missing refresh token
+// stays missing.
+func (s *Store) sealPair(tenant TenantID, id ConnectionID, generation int64, tokens prisma.Tokens,
+) (access, refresh []byte, err error) {
+	access, err = s.keyset.Seal([]byte(tokens.Access), tokenPlace(tenant, id, "access_token", generation))
+	if err != nil || tokens.Refresh == "" {
+		return access, nil, err
+	}
+	refresh, err = s.keyset.Seal([]byte(tokens.Refresh), tokenPlace(tenant, id, "refresh_token", generation))
+	return access, refresh, err
+}
+
+func tokenPlace(tenant TenantID, id ConnectionID, column string, generation int64) sealing.Place {
+	return sealing.Place{
+		Table: "connections", Column: column, Tenant: tenant.String(), ID: id.String(), Generation: generation,
+	}
+}
