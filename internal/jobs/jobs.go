@@ -1,0 +1,107 @@
+// Package jobs works what must happen later or again: River takes the jobs that
+// changes have stored, in their own transactions, and those that recur.
+//
+// A job may run twice, so each of them looks first whether there is anything left
+// to do.
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"github.com/connect-prisma/server/internal/tenants"
+	"github.com/connect-prisma/server/migrations"
+)
+
+// Store is what the jobs sweep; *tenants.Store implements it.
+type Store interface {
+	SweepSessions(ctx context.Context) (int, error)
+}
+
+// Workspaces reads workspace names; *oauthflow.Flow implements it.
+type Workspaces interface {
+	NameWorkspace(ctx context.Context, tenant tenants.TenantID, id tenants.ConnectionID) error
+}
+
+// Config is what the jobs rest on.
+type Config struct {
+	Pool       *pgxpool.Pool
+	Store      Store
+	Workspaces Workspaces
+	Logger     *slog.Logger
+
+	// PollOnly works without LISTEN, as behind a pooler in transaction mode.
+	PollOnly bool
+	// SweepEvery is how often overdue sessions are looked for. Default 15 s.
+	SweepEvery time.Duration
+}
+
+// Runner works the jobs of one replica.
+type Runner struct {
+	client *river.Client[pgx.Tx]
+}
+
+// New returns a Runner that is not started.
+func New(cfg Config) (*Runner, error) {
+	if cfg.SweepEvery == 0 {
+		cfg.SweepEvery = 15 * time.Second
+	}
+	workers := river.NewWorkers()
+	if err := river.AddWorkerSafely(workers, &sweepSessions{store: cfg.Store}); err != nil {
+		return nil, fmt.Errorf("jobs: %w", err)
+	}
+	if err := river.AddWorkerSafely(workers, &nameWorkspace{workspaces: cfg.Workspaces}); err != nil {
+		return nil, fmt.Errorf("jobs: %w", err)
+	}
+	client, err := river.NewClient(riverpgxv5.New(cfg.Pool), &river.Config{
+		Schema:        migrations.RiverSchema,
+		Logger:        cfg.Logger.With(slog.String("component", "jobs")),
+		Queues:        map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: 10}},
+		Workers:       workers,
+		PollOnly:      cfg.PollOnly,
+		FetchCooldown: 10 * time.Millisecond, // commit to run in about 30 ms
+		JobTimeout:    time.Minute,
+		ErrorHandler:  &failures{log: cfg.Logger},
+		PeriodicJobs: []*river.PeriodicJob{
+			river.NewPeriodicJob(river.PeriodicInterval(cfg.SweepEvery), func() (river.JobArgs, *river.InsertOpts) {
+				// A sweep that failed is not tried again: the next one is near.
+				return tenants.SweepSessionsJob{}, &river.InsertOpts{MaxAttempts: 1}
+			}, &river.PeriodicJobOpts{RunOnStart: true}),
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("jobs: %w", err)
+	}
+	return &Runner{client: client}, nil
+}
+
+// Start begins to work jobs. ctx is for the start alone: Stop ends the work.
+func (r *Runner) Start(ctx context.Context) error {
+	if err := r.client.Start(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("start jobs: %w", err)
+	}
+	return nil
+}
+
+// Stop takes no new jobs and waits for the running ones; when ctx ends first it
+// cancels them, and River runs them again elsewhere.
+func (r *Runner) Stop(ctx context.Context) error {
+	err := r.client.Stop(ctx)
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		err = r.client.StopAndCancel(hard)
+	}
+	if err != nil {
+		return fmt.Errorf("stop jobs: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,227 @@
+package oauthflow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+const (
+	// nameTimeout bounds the question for a workspace's name.
+	nameTimeout = 5 * time.Second
+	// The pause between attempts to save a grant doubles from one to the other.
+	savePauseFrom = 50 * time.Millisecond
+	savePauseTo   = 2 * time.Second
+)
+
+// WorkspaceChange is the error of a reconnect that came back from another
+// workspace. Nothing was changed; the other grant was dropped.
+type WorkspaceChange struct {
+	ExpectedID, ExpectedName string
+	ChosenID, ChosenName     string
+	Session                  tenants.SessionID // a fresh session for another try
+	URL                      string            // and its one-time URL
+
+	cause error
+}
+
+// Error says what happened, for the log.
+func (e *WorkspaceChange) Error() string {
+	return fmt.Sprintf("the user chose workspace %s instead of %s", e.ChosenID, e.ExpectedID)
+}
+
+// Unwrap returns a fault.WorkspaceChanged.
+func (e *WorkspaceChange) Unwrap() error { return e.cause }
+
+// Complete redeems a completion code: it makes the session's one token request
+// and returns the connection. The same code and user again give the same
+// connection without a request.
+//
+// Errors: those of tenants.Store.ClaimCompletion; *WorkspaceChange;
+// fault.RestartConnect when Prisma refused the code or the outcome is unknown;
+// fault.CompletionInProgress when Prisma takes longer than callers wait: the
+// exchange goes on, and the same call finds its result.
+func (f *Flow) Complete(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, id tenants.SessionID,
+	code, userID string,
+) (tenants.Connection, error) {
+	claim, err := f.cfg.Store.ClaimCompletion(ctx, by, tenant, id, code, userID)
+	if err != nil {
+		return tenants.Connection{}, err
+	}
+	if claim.Done {
+		return claim.Connection, nil
+	}
+	return f.exchange(ctx, by, claim)
+}
+
+// exchange runs the exchange detached from the caller: a code is spent once it is
+// sent, so hanging up would lose the grant.
+func (f *Flow) exchange(ctx context.Context, by tenants.Actor, claim tenants.Completing) (tenants.Connection, error) {
+	type outcome struct {
+		connection tenants.Connection
+		err        error
+	}
+	done := make(chan outcome, 1)
+	detached := context.WithoutCancel(ctx)
+	f.running.Go(func() {
+		connection, err := f.exchangeNow(detached, by, claim)
+		done <- outcome{connection, err}
+	})
+	patience := time.NewTimer(f.cfg.CompletionWait)
+	defer patience.Stop()
+	select {
+	case out := <-done:
+		return out.connection, out.err
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+	return tenants.Connection{}, fault.New(fault.CompletionInProgress, "Prisma takes long to answer; ask again.", ctx.Err()).
+		WithRetryAfter(2 * time.Second)
+}
+
+func (f *Flow) exchangeNow(ctx context.Context, by tenants.Actor, claim tenants.Completing) (tenants.Connection, error) {
+	x := claim.Session
+	log := f.cfg.Logger.With(slog.String("session", x.ID.String()), slog.String("tenant", x.Tenant.String()))
+	client, err := f.cfg.Store.OAuthClientOf(ctx, x.Tenant)
+	if err != nil || client.ID != claim.ClientID {
+		// The tenant's client was replaced while the user was away: the code belongs
+		// to the old one.
+		log.ErrorContext(ctx, "code not exchanged: OAuth client", slog.Any("error", err))
+		return tenants.Connection{}, f.fail(ctx, by, x, "client_changed")
+	}
+	begun := f.cfg.Now()
+	grant, err := f.cfg.OAuth.ExchangeCode(ctx, prisma.OAuthClient{ID: client.ID, Secret: client.Secret},
+		claim.RedirectURI, claim.Code, claim.Verifier)
+	if err != nil {
+		log.WarnContext(ctx, "code not exchanged", errAttr(err))
+		return tenants.Connection{}, f.fail(ctx, by, x, failureOf(err))
+	}
+	tokens := grant.Tokens(x.ReadAt())
+	connection, err := f.save(ctx, by, x, client.ID, tokens)
+	if fault.KindOf(err) == fault.WorkspaceChanged {
+		return tenants.Connection{}, f.workspaceChanged(ctx, by, x, connection, tokens, err)
+	}
+	if err != nil {
+		log.ErrorContext(ctx, "grant not saved", errAttr(err))
+		if fault.KindOf(err) == fault.RestartConnect {
+			return tenants.Connection{}, err
+		}
+		return tenants.Connection{}, f.fail(ctx, by, x, "not_saved")
+	}
+	if connection.WorkspaceName == "" {
+		connection.WorkspaceName = f.nameConnection(ctx, connection, tokens)
+	}
+	log.InfoContext(ctx, "connected", slog.String("connection", connection.ID.String()),
+		slog.Duration("took", f.cfg.Now().Sub(begun)))
+	return connection, nil
+}
+
+func failureOf(err error) string {
+	if e, ok := errors.AsType[*prisma.TokenError](err); ok {
+		switch e.Class {
+		case prisma.InvalidGrant:
+			return "code_refused"
+		case prisma.Misconfigured:
+			return "client_refused"
+		case prisma.NotSent:
+			return "prisma_unreachable"
+		case prisma.Unknown:
+		}
+	}
+	return "outcome_unknown"
+}
+
+// fail ends a completing session and returns what the caller is told.
+func (f *Flow) fail(ctx context.Context, by tenants.Actor, x tenants.Session, why string) error {
+	_, err := f.cfg.Store.EndSession(ctx, by, x, tenants.Ending{Status: tenants.SessionFailed, Failure: why},
+		tenants.SessionCompleting)
+	return fault.New(fault.RestartConnect, "The connection could not be completed; begin a new connect session.", err)
+}
+
+// save stores the grant, again and again while the database is away: it is the
+// only copy.
+func (f *Flow) save(ctx context.Context, by tenants.Actor, x tenants.Session, clientID string, tokens prisma.Tokens,
+) (tenants.Connection, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.SaveFor)
+	defer cancel()
+	for pause := savePauseFrom; ; pause = min(2*pause, savePauseTo) {
+		connection, err := f.cfg.Store.FinishSession(ctx, by, x, clientID, tokens)
+		if err == nil || fault.KindOf(err) != fault.Internal {
+			return connection, err
+		}
+		f.cfg.Logger.WarnContext(ctx, "grant not saved yet", errAttr(err))
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return tenants.Connection{}, err
+		}
+	}
+}
+
+// nameConnection asks for the workspace's name and keeps it; "" when it could not
+// be had. The job that was stored with the grant tries again.
+func (f *Flow) nameConnection(ctx context.Context, c tenants.Connection, tokens prisma.Tokens) string {
+	name := f.workspaceName(ctx, tokens)
+	if name == "" {
+		return ""
+	}
+	if err := f.cfg.Store.NameWorkspace(ctx, c.Tenant, c.ID, name); err != nil {
+		f.cfg.Logger.WarnContext(ctx, "workspace name not kept", errAttr(err))
+	}
+	return name
+}
+
+// NameWorkspace reads the name of a connection's workspace from Prisma, unless it
+// is known. A connection that is gone or broken is no error: there is nothing to
+// name.
+func (f *Flow) NameWorkspace(ctx context.Context, tenant tenants.TenantID, id tenants.ConnectionID) error {
+	c, err := f.cfg.Store.Connection(ctx, tenant, id)
+	if fault.KindOf(err) == fault.NotFound {
+		return nil
+	}
+	if err != nil || c.WorkspaceName != "" {
+		return err
+	}
+	err = f.cfg.Caller.Call(ctx, f.connection(c), func(ctx context.Context, client *prisma.Client) error {
+		workspace, err := client.GetWorkspace(ctx, c.WorkspaceID)
+		if err != nil {
+			return err
+		}
+		return f.cfg.Store.NameWorkspace(ctx, tenant, id, workspace.Name)
+	})
+	if fault.KindOf(err) == fault.ReconnectRequired {
+		return nil
+	}
+	return err
+}
+
+// workspaceChanged names both workspaces and makes a fresh session, so that the
+// user can try again at once. The grant it drops is never stored.
+func (f *Flow) workspaceChanged(ctx context.Context, by tenants.Actor, x tenants.Session, pinned tenants.Connection,
+	dropped prisma.Tokens, cause error,
+) error {
+	change := &WorkspaceChange{
+		ExpectedID: pinned.WorkspaceID, ExpectedName: nameOf(pinned),
+		ChosenID: dropped.WorkspaceID, ChosenName: dropped.WorkspaceID, cause: cause,
+	}
+	if name := f.workspaceName(ctx, dropped); name != "" {
+		change.ChosenName = name
+	}
+	fresh, link, err := f.CreateSession(ctx, by, x.Tenant, tenants.NewSession{
+		UserID: x.UserID, UserLabel: x.UserLabel, ReturnURL: x.ReturnURL, RestartURL: x.RestartURL,
+		ConnectionID: x.ConnectionID, Completion: x.Completion,
+	})
+	if err != nil {
+		return fmt.Errorf("session for another try: %w", err)
+	}
+	change.Session, change.URL = fresh.ID, link
+	return change
+}

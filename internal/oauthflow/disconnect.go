@@ -1,0 +1,86 @@
+package oauthflow
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+// Integration says what became of the integration at Prisma.
+type Integration string
+
+// What can become of it.
+const (
+	// IntegrationKept: nobody asked to remove it. The user still sees it in Prisma's
+	// console.
+	IntegrationKept Integration = "kept"
+	// IntegrationRemoved: the client has no access to the workspace any more.
+	IntegrationRemoved Integration = "removed"
+	// IntegrationShared: another live connection rests on it, so it was left alone.
+	IntegrationShared Integration = "shared"
+	// IntegrationUnreachable: our access is gone, so only the user can remove it.
+	IntegrationUnreachable Integration = "unreachable"
+)
+
+// Disconnect forgets a connection's tokens. With revoke it first removes the
+// client's integration from the workspace at Prisma, which ends every grant of
+// that client there, and so only if no other live connection shares them.
+//
+// When Prisma can't be reached nothing is changed, and the error says so;
+// fault.NotFound when there is no such connection.
+func (f *Flow) Disconnect(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, id tenants.ConnectionID,
+	revoke bool,
+) (Integration, error) {
+	integration := IntegrationKept
+	if revoke {
+		connection, err := f.cfg.Store.Connection(ctx, tenant, id)
+		if err != nil {
+			return "", err
+		}
+		if integration, err = f.revoke(ctx, connection); err != nil {
+			return "", err
+		}
+	}
+	_, err := f.cfg.Store.Disconnect(ctx, by, tenant, id)
+	return integration, err
+}
+
+func (f *Flow) revoke(ctx context.Context, c tenants.Connection) (Integration, error) {
+	shared, err := f.cfg.Store.GrantIsShared(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	if shared {
+		return IntegrationShared, nil
+	}
+	err = f.cfg.Caller.Call(ctx, f.connection(c), func(ctx context.Context, client *prisma.Client) error {
+		return client.RevokeWorkspaceIntegration(ctx, c.WorkspaceID, c.ClientID)
+	})
+	if api, ok := errors.AsType[*prisma.APIError](err); ok && api.Status == http.StatusNotFound {
+		return IntegrationRemoved, nil // gone already
+	}
+	switch fault.KindOf(err) {
+	case fault.ReconnectRequired, fault.PrismaRefused:
+		return IntegrationUnreachable, nil
+	default:
+	}
+	if err != nil {
+		return "", err
+	}
+	return IntegrationRemoved, nil
+}
+
+func (f *Flow) connection(c tenants.Connection) prisma.Connection {
+	return prisma.Connection{
+		Key:     c.ID.String(),
+		Storage: f.cfg.Store.TokensOf(c.Tenant, c.ID),
+		Client: func(ctx context.Context) (prisma.OAuthClient, error) {
+			client, err := f.cfg.Store.OAuthClientOf(ctx, c.Tenant)
+			return prisma.OAuthClient{ID: client.ID, Secret: client.Secret}, err
+		},
+	}
+}
