@@ -44,7 +44,7 @@ type CallbackResult struct {
 	Denied      bool
 	Expired     bool
 	Failed      bool
-	Changed     *WorkspaceChange // the user chose another workspace
+	Changed     *WorkspaceChangedError // the user chose another workspace
 }
 
 // Callback takes what Prisma sent the browser back with. Whatever is wrong with
@@ -55,7 +55,7 @@ type CallbackResult struct {
 func (f *Flow) Callback(r *http.Request, by tenants.Actor) (CallbackResult, error) {
 	answer, ok := parseAnswer(r)
 	if !ok || f.cfg.OAuth.CheckIssuer(r.URL.Query()) != nil {
-		return CallbackResult{Problem: CallbackBad}, nil
+		return CallbackResult{Problem: CallbackBad}, nil //nolint:nilerr // a page, not a failure
 	}
 	x, err := f.cfg.Store.SessionByID(r.Context(), answer.session)
 	if fault.KindOf(err) == fault.NotFound {
@@ -69,7 +69,7 @@ func (f *Flow) Callback(r *http.Request, by tenants.Actor) (CallbackResult, erro
 		return CallbackResult{Problem: CallbackNoCookie, Session: x}, nil
 	}
 	if err != nil || !f.agrees(cookie, answer, x) {
-		return CallbackResult{Problem: CallbackBad, Cookie: forget(x.ID)}, nil
+		return CallbackResult{Problem: CallbackBad, Cookie: forget(x.ID)}, nil //nolint:nilerr // a page, not a failure
 	}
 	// From here on the browser has proved itself. A state that is not the row's
 	// latest belongs to an earlier click, whose cookie was replaced; then the
@@ -201,15 +201,13 @@ func (f *Flow) completeHere(ctx context.Context, by tenants.Actor, x tenants.Ses
 	result.Connection, err = f.exchange(ctx, by, tenants.Completing{
 		Session: x, Code: back.Code, Verifier: back.Verifier, ClientID: clientID, RedirectURI: redirectURI,
 	})
-	if change, ok := errors.AsType[*WorkspaceChange](err); ok {
+	if change, ok := errors.AsType[*WorkspaceChangedError](err); ok {
 		result.Changed = change
 		return result, nil
 	}
-	switch fault.KindOf(err) {
-	case fault.RestartConnect, fault.CompletionInProgress:
+	if kind := fault.KindOf(err); kind == fault.RestartConnect || kind == fault.CompletionInProgress {
 		result.Failed = true
 		return result, nil
-	default:
 	}
 	result.Connected = err == nil
 	return result, err

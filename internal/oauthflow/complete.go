@@ -20,9 +20,9 @@ const (
 	savePauseTo   = 2 * time.Second
 )
 
-// WorkspaceChange is the error of a reconnect that came back from another
+// WorkspaceChangedError is the error of a reconnect that came back from another
 // workspace. Nothing was changed; the other grant was dropped.
-type WorkspaceChange struct {
+type WorkspaceChangedError struct {
 	ExpectedID, ExpectedName string
 	ChosenID, ChosenName     string
 	Session                  tenants.SessionID // a fresh session for another try
@@ -32,18 +32,18 @@ type WorkspaceChange struct {
 }
 
 // Error says what happened, for the log.
-func (e *WorkspaceChange) Error() string {
+func (e *WorkspaceChangedError) Error() string {
 	return fmt.Sprintf("the user chose workspace %s instead of %s", e.ChosenID, e.ExpectedID)
 }
 
 // Unwrap returns a fault.WorkspaceChanged.
-func (e *WorkspaceChange) Unwrap() error { return e.cause }
+func (e *WorkspaceChangedError) Unwrap() error { return e.cause }
 
 // Complete redeems a completion code: it makes the session's one token request
 // and returns the connection. The same code and user again give the same
 // connection without a request.
 //
-// Errors: those of tenants.Store.ClaimCompletion; *WorkspaceChange;
+// Errors: those of tenants.Store.ClaimCompletion; *WorkspaceChangedError;
 // fault.RestartConnect when Prisma refused the code or the outcome is unknown;
 // fault.CompletionInProgress when Prisma takes longer than callers wait: the
 // exchange goes on, and the same call finds its result.
@@ -208,7 +208,7 @@ func (f *Flow) NameWorkspace(ctx context.Context, tenant tenants.TenantID, id te
 func (f *Flow) workspaceChanged(ctx context.Context, by tenants.Actor, x tenants.Session, pinned tenants.Connection,
 	dropped prisma.Tokens, cause error,
 ) error {
-	change := &WorkspaceChange{
+	change := &WorkspaceChangedError{
 		ExpectedID: pinned.WorkspaceID, ExpectedName: nameOf(pinned),
 		ChosenID: dropped.WorkspaceID, ChosenName: dropped.WorkspaceID, cause: cause,
 	}

@@ -63,10 +63,8 @@ func (f *Flow) revoke(ctx context.Context, c tenants.Connection) (Integration, e
 	if api, ok := errors.AsType[*prisma.APIError](err); ok && api.Status == http.StatusNotFound {
 		return IntegrationRemoved, nil // gone already
 	}
-	switch fault.KindOf(err) {
-	case fault.ReconnectRequired, fault.PrismaRefused:
+	if kind := fault.KindOf(err); kind == fault.ReconnectRequired || kind == fault.PrismaRefused {
 		return IntegrationUnreachable, nil
-	default:
 	}
 	if err != nil {
 		return "", err

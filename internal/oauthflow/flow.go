@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/url"
 	"sync"
 	"time"
@@ -141,9 +142,7 @@ func withQuery(registered string, add url.Values) (string, error) {
 		return "", err
 	}
 	query := u.Query()
-	for name, values := range add {
-		query[name] = values
-	}
+	maps.Copy(query, add)
 	u.RawQuery = query.Encode()
 	return u.String(), nil
 }

@@ -159,7 +159,7 @@ func (s *Store) CountConnections(ctx context.Context) (map[TenantID]map[Connecti
 			counts[tenant][status] = n
 			return nil
 		})
-		return err
+		return errors.Join(err, rows.Err())
 	})
 	return counts, err
 }

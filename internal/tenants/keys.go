@@ -3,6 +3,7 @@ package tenants
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -75,7 +76,7 @@ func newAPIKey() string {
 
 func keySum(body string) string {
 	sum := crc32.ChecksumIEEE([]byte(body))
-	return idEncoding().EncodeToString([]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
+	return idEncoding().EncodeToString(binary.BigEndian.AppendUint32(nil, sum))
 }
 
 // looksLikeKey checks form and checksum.

@@ -57,7 +57,7 @@ func (s *Store) ReturnSession(ctx context.Context, by Actor, x Session, back Ret
 			return fmt.Errorf("return session: %w", err)
 		}
 		if tag.RowsAffected() == 0 {
-			return errNoSession
+			return errNoSession()
 		}
 		return record(ctx, tx, x.Tenant, by, change{action: auditSessionReturned, target: x.ID.String()})
 	})
@@ -169,7 +169,7 @@ func (x Session) refuseCompletion(hashes [][]byte, userID string) error {
 		same |= subtle.ConstantTimeCompare(hash, x.completionHash)
 	}
 	if same != 1 {
-		return errNoSession
+		return errNoSession()
 	}
 	if subtle.ConstantTimeCompare([]byte(userID), []byte(x.UserID)) != 1 {
 		return fault.New(fault.Conflict, "The session was begun for another user; nothing was connected.", nil).

@@ -226,7 +226,7 @@ func (s *Store) SessionByLink(ctx context.Context, link string) (Session, error)
 		return tx.QueryRow(ctx, `SELECT tenant_id, session_id FROM app.find_connect_link($1)`, hashes).Scan(&tenant, &id)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return Session{}, errNoSession
+		return Session{}, errNoSession()
 	}
 	if err != nil {
 		return Session{}, fmt.Errorf("find session by link: %w", err)
@@ -242,7 +242,7 @@ func (s *Store) SessionByID(ctx context.Context, id SessionID) (Session, error) 
 		return tx.QueryRow(ctx, `SELECT tenant_id FROM app.find_connect_session($1)`, id).Scan(&tenant)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return Session{}, errNoSession
+		return Session{}, errNoSession()
 	}
 	if err != nil {
 		return Session{}, fmt.Errorf("find session: %w", err)
@@ -250,7 +250,7 @@ func (s *Store) SessionByID(ctx context.Context, id SessionID) (Session, error) 
 	return s.Session(ctx, tenant, id)
 }
 
-var errNoSession = fault.New(fault.NotFound, "There is no such connect session.", nil) //nolint:gochecknoglobals // a constant in all but syntax
+func errNoSession() error { return fault.New(fault.NotFound, "There is no such connect session.", nil) }
 
 // Open reports whether the user can still go on: not finished and not expired.
 func (x Session) Open() bool {
@@ -302,7 +302,7 @@ func (s *Store) StartSession(ctx context.Context, by Actor, x Session, start Sta
 			return fmt.Errorf("start session: %w", err)
 		}
 		if tag.RowsAffected() == 0 {
-			return errNoSession
+			return errNoSession()
 		}
 		return record(ctx, tx, x.Tenant, by, change{action: auditSessionStarted, target: x.ID.String()})
 	})
@@ -342,7 +342,7 @@ func sessionRow(ctx context.Context, tx pgx.Tx, tenant TenantID, id SessionID, l
 	}
 	x, err := pgx.CollectExactlyOneRow(rows, scanSession)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return Session{}, errNoSession
+		return Session{}, errNoSession()
 	}
 	return x, err
 }

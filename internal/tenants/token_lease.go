@@ -2,6 +2,7 @@ package tenants
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -40,7 +41,10 @@ func (t *TokenStorage) Claim(ctx context.Context, refused prisma.Tokens) (prisma
 			return err
 		}
 		claim = prisma.Claim{Current: row.tokens}
-		if dead = row.alive(); dead != nil || row.tokens.Generation != refused.Generation {
+		if dead = row.alive(); dead != nil {
+			return nil //nolint:nilerr // told after the transaction, which changed nothing
+		}
+		if row.tokens.Generation != refused.Generation {
 			return nil
 		}
 		now := row.tokens.ReadAt
@@ -188,16 +192,16 @@ func (t *TokenStorage) release(ctx context.Context, tx pgx.Tx, claim prisma.Clai
 // the late retry there is no further one.
 func (t *TokenStorage) leaveOpen(ctx context.Context, tx pgx.Tx, claim prisma.Claim) error {
 	var retried bool
-	rows, err := tx.Query(ctx, `
+	err := tx.QueryRow(ctx, `
 		UPDATE connections SET lease_id = NULL, lease_until = NULL, status = 'suspect',
 			status_since = CASE WHEN status = 'active' THEN app.now() ELSE status_since END
 		WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND intent_at = $4 AND status IN ('active', 'suspect')
 		RETURNING late_retry_generation IS NOT DISTINCT FROM generation`,
-		t.tenant, t.id, claim.Current.Generation, claim.Taken)
-	if err != nil {
-		return fmt.Errorf("leave refresh open: %w", err)
+		t.tenant, t.id, claim.Current.Generation, claim.Taken).Scan(&retried)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil // somebody moved the row on
 	}
-	if _, err := pgx.ForEachRow(rows, []any{&retried}, func() error { return nil }); err != nil {
+	if err != nil {
 		return fmt.Errorf("leave refresh open: %w", err)
 	}
 	if retried {
