@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+// keyCommand is the group of commands about API keys.
+type keyCommand struct {
+	Create keyCreateCommand `cmd:"" help:"Create an API key and print it, once."`
+	List   keyListCommand   `cmd:"" help:"List a tenant's keys."`
+	Revoke keyRevokeCommand `cmd:"" help:"Revoke a key."`
+}
+
+type keyCreateCommand struct {
+	Tenant string        `arg:"" help:"The tenant's id."`
+	Name   string        `default:"default" help:"What the key is for."`
+	Scopes []string      `default:"read,write,connect" help:"Its rights: read, write, connect, passthrough."`
+	For    time.Duration `help:"How long it is valid, such as 2160h. Default: until it is revoked."`
+}
+
+// Run implements the command. Standard output gets the key alone, so that it can
+// be piped into a secret store.
+func (cmd *keyCreateCommand) Run(ctx context.Context, c *console) error {
+	tenant, err := tenants.ParseTenantID(cmd.Tenant)
+	if err != nil {
+		return errors.New("that is no tenant id; `server tenant list` shows them")
+	}
+	scopes := make([]tenants.Scope, 0, len(cmd.Scopes))
+	for _, scope := range cmd.Scopes {
+		scopes = append(scopes, tenants.Scope(scope))
+	}
+	var expires time.Time
+	if cmd.For > 0 {
+		expires = time.Now().Add(cmd.For)
+	}
+	return withStore(ctx, c, func(store *tenants.Store) error {
+		_, secret, err := store.CreateKey(ctx, operator(), tenant, cmd.Name, scopes, expires)
+		if err != nil {
+			return forPeople(err)
+		}
+		c.printf("%s\n", secret)
+		_, _ = fmt.Fprintln(c.stderr, "This is the only time the key is shown.")
+		return nil
+	})
+}
+
+type keyListCommand struct {
+	Tenant string `arg:"" help:"The tenant's id."`
+}
+
+// Run implements the command.
+func (cmd *keyListCommand) Run(ctx context.Context, c *console) error {
+	tenant, err := tenants.ParseTenantID(cmd.Tenant)
+	if err != nil {
+		return errors.New("that is no tenant id; `server tenant list` shows them")
+	}
+	return withStore(ctx, c, func(store *tenants.Store) error {
+		keys, err := store.Keys(ctx, tenant)
+		if err != nil {
+			return err
+		}
+		table := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
+		_, _ = fmt.Fprintln(table, "ID\tNAME\tBEGINS\tSCOPES\tSTATE\tLAST USED")
+		for _, k := range keys {
+			scopes := make([]string, 0, len(k.Scopes))
+			for _, scope := range k.Scopes {
+				scopes = append(scopes, string(scope))
+			}
+			used := "never"
+			if !k.LastUsedAt.IsZero() {
+				used = k.LastUsedAt.UTC().Format(time.DateTime)
+			}
+			_, _ = fmt.Fprintf(table, "%s\t%s\t%s…\t%s\t%s\t%s\n", k.ID, k.Name, k.Hint, strings.Join(scopes, ","), keyState(k), used)
+		}
+		return table.Flush()
+	})
+}
+
+func keyState(k tenants.Key) string {
+	switch {
+	case !k.RevokedAt.IsZero():
+		return "revoked"
+	case !k.ExpiresAt.IsZero():
+		return "until " + k.ExpiresAt.UTC().Format(time.DateOnly)
+	}
+	return "live"
+}
+
+type keyRevokeCommand struct {
+	Tenant string `arg:"" help:"The tenant's id."`
+	Key    string `arg:"" help:"The key's id, from key list."`
+}
+
+// Run implements the command.
+func (cmd *keyRevokeCommand) Run(ctx context.Context, c *console) error {
+	tenant, tenantErr := tenants.ParseTenantID(cmd.Tenant)
+	key, keyErr := tenants.ParseKeyID(cmd.Key)
+	if tenantErr != nil || keyErr != nil {
+		return errors.New("name a tenant's id and a key's id; `server key list` shows them")
+	}
+	return withStore(ctx, c, func(store *tenants.Store) error {
+		if err := store.RevokeKey(ctx, operator(), tenant, key); err != nil {
+			return forPeople(err)
+		}
+		c.printf("%s is revoked.\n", key)
+		return nil
+	})
+}

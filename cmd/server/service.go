@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/connect-prisma/server/internal/admin"
+	"github.com/connect-prisma/server/internal/httpapi"
+	"github.com/connect-prisma/server/internal/jobs"
+	"github.com/connect-prisma/server/internal/oauthflow"
+	"github.com/connect-prisma/server/internal/postgres"
+	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/provisioning"
+	"github.com/connect-prisma/server/internal/tenants"
+	"github.com/connect-prisma/server/migrations"
+	"github.com/connect-prisma/server/web"
+)
+
+const (
+	// drainFor bounds a shutdown: an exchange may take 65 s and its save 90 s more.
+	// The process manager has to wait longer before it kills.
+	drainFor = 150 * time.Second
+	// The reserved pool that saves token pairs.
+	tokenPoolSize = 4
+)
+
+// service is one replica: everything that serve runs.
+type service struct {
+	cfg       settings
+	log       *slog.Logger
+	pool      *pgxpool.Pool
+	tokenPool *pgxpool.Pool
+	jobPool   *pgxpool.Pool
+	store     *tenants.Store
+	refresher *prisma.Refresher
+	flow      *oauthflow.Flow
+	api       *httpapi.Server
+	jobs      *jobs.Runner
+}
+
+// newService builds a replica from its settings. It asks the database who it is
+// there and whether the schema is new enough; it sends nothing to Prisma.
+func newService(ctx context.Context, cfg settings, log *slog.Logger) (*service, error) {
+	if err := cfg.checkServe(); err != nil {
+		return nil, err
+	}
+	s := &service{cfg: cfg, log: log}
+	if err := s.open(ctx); err != nil {
+		s.close()
+		return nil, err
+	}
+	if err := s.build(); err != nil { //nolint:contextcheck // handlers have their request's context
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// open opens the pools and checks the database.
+func (s *service) open(ctx context.Context) error {
+	var err error
+	s.pool, err = postgres.OpenPool(ctx, postgres.PoolConfig{URL: s.cfg.DatabaseURL, Name: "connect-prisma", MaxConns: 20})
+	if err != nil {
+		return fmt.Errorf("DATABASE_URL: %w", err)
+	}
+	s.tokenPool, err = postgres.OpenPool(ctx, postgres.PoolConfig{
+		URL: s.cfg.DatabaseURL, Name: "connect-prisma tokens", MaxConns: tokenPoolSize, MinConns: 2,
+	})
+	if err != nil {
+		return fmt.Errorf("DATABASE_URL: %w", err)
+	}
+	direct := s.cfg.DatabaseURL
+	if s.cfg.DatabaseDirectURL != "" {
+		direct = s.cfg.DatabaseDirectURL
+	}
+	s.jobPool, err = postgres.OpenPool(ctx, postgres.PoolConfig{URL: direct, Name: "connect-prisma jobs", MaxConns: 8})
+	if err != nil {
+		return fmt.Errorf("DATABASE_DIRECT_URL: %w", err)
+	}
+	return checkDatabase(ctx, s.pool, s.cfg.Environment)
+}
+
+// checkDatabase refuses a role that row-level security would not hold, an old
+// schema, and a database that belongs to another environment.
+func checkDatabase(ctx context.Context, pool *pgxpool.Pool, environment string) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	if err := pool.Ping(ctx); err != nil {
+		if postgres.SQLSTATE(err) == "28P01" {
+			return errors.New("DATABASE_URL: the database refuses the password")
+		}
+		return fmt.Errorf("DATABASE_URL: the database does not answer: %w", err)
+	}
+	if err := postgres.CheckRole(ctx, pool); err != nil {
+		return err
+	}
+	if err := migrations.Check(ctx, pool); errors.Is(err, migrations.ErrOutdated) {
+		return fmt.Errorf("%w; run `server migrate` first", err)
+	} else if err != nil {
+		return err
+	}
+	stored, err := migrations.Environment(ctx, pool)
+	if err != nil {
+		return err
+	}
+	if stored != environment {
+		return fmt.Errorf("the database belongs to the environment %q, and ENVIRONMENT says %q", stored, environment)
+	}
+	return nil
+}
+
+// build makes the parts and wires them, lower layers first.
+func (s *service) build() error {
+	keyset, err := s.cfg.keyset()
+	if err != nil {
+		return err
+	}
+	cookieKeys, err := s.cfg.cookieKeys()
+	if err != nil {
+		return err
+	}
+	s.store, err = tenants.NewStore(tenants.Config{
+		Pool: s.pool, TokenPool: s.tokenPool, Keyset: keyset, SharedClient: s.cfg.sharedClient(),
+	})
+	if err != nil {
+		return err
+	}
+	oauth, err := prisma.NewOAuth(prisma.OAuthConfig{AuthURL: s.cfg.PrismaAuthURL})
+	if err != nil {
+		return fmt.Errorf("PRISMA_AUTH_URL: %w", err)
+	}
+	client, err := prisma.NewClient(prisma.ClientConfig{BaseURL: s.cfg.PrismaAPIURL})
+	if err != nil {
+		return fmt.Errorf("PRISMA_API_URL: %w", err)
+	}
+	s.refresher, err = prisma.NewRefresher(prisma.RefresherConfig{Exchanger: oauth, Now: time.Now, Logger: s.log})
+	if err != nil {
+		return err
+	}
+	caller := prisma.NewCaller(client, s.refresher)
+	s.flow, err = oauthflow.New(oauthflow.Config{
+		Store: s.store, OAuth: oauth, API: client, Caller: caller, Cookies: cookieKeys,
+		PublicURL: s.cfg.PublicURL, Now: time.Now, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	provisioner, err := provisioning.New(provisioning.Config{
+		Store: s.store, Caller: caller, Client: client, Now: time.Now, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	pages, err := web.New()
+	if err != nil {
+		return err
+	}
+	dashboard, err := admin.New(admin.Config{
+		Store: s.store, Pages: pages, Now: time.Now, Origin: s.cfg.PublicURL, Logger: s.log,
+		IP: func(r *http.Request) netip.Addr { return httpapi.ClientAddr(r, s.cfg.TrustedHops) },
+	})
+	if err != nil {
+		return err
+	}
+	s.api = httpapi.New(httpapi.Config{
+		Store: s.store, Flow: s.flow, Provisioning: provisioner, Pages: pages, PublicURL: s.cfg.PublicURL,
+		Now: time.Now, Logger: s.log, TrustedHops: s.cfg.TrustedHops, MountAdmin: dashboard.Mount,
+	})
+	s.jobs, err = jobs.New(jobs.Config{
+		Pool: s.jobPool, Store: s.store, Workspaces: s.flow, Logger: s.log, PollOnly: s.pollOnly(),
+	})
+	return err
+}
+
+// pollOnly reports whether LISTEN can't work: DATABASE_URL leads through a pooler
+// in transaction mode, which its query mode shows, and there is no way past it.
+func (s *service) pollOnly() bool {
+	return s.cfg.DatabaseDirectURL == "" &&
+		(strings.Contains(s.cfg.DatabaseURL, "default_query_exec_mode=exec") ||
+			strings.Contains(s.cfg.DatabaseURL, "default_query_exec_mode=simple_protocol"))
+}
+
+// serve answers requests on listener until ctx ends, and then drains: readiness
+// goes off, requests and exchanges in flight finish, pairs are saved.
+func (s *service) serve(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{
+		Handler:           s.api,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      120 * time.Second, // a creating call may take a minute
+		IdleTimeout:       120 * time.Second,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+	if err := s.jobs.Start(ctx); err != nil {
+		_ = listener.Close() // nothing was accepted yet
+		return err
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	s.log.InfoContext(ctx, "serving", slog.String("listen", listener.Addr().String()), slog.String("public_url", s.cfg.PublicURL))
+	var err error
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+	}
+	return errors.Join(err, s.drain(ctx, server))
+}
+
+func (s *service) drain(ctx context.Context, server *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainFor)
+	defer cancel()
+	began := time.Now()
+	s.log.InfoContext(ctx, "draining")
+	s.api.Drain()
+	err := errors.Join(
+		server.Shutdown(ctx),
+		s.flow.Wait(ctx),
+		s.jobs.Stop(ctx), // before the refresher: a job may be refreshing
+		s.refresher.Wait(ctx),
+	)
+	s.log.InfoContext(ctx, "drained", slog.Duration("took", time.Since(began)), slog.Bool("clean", err == nil))
+	return err
+}
+
+func (s *service) close() {
+	for _, pool := range []*pgxpool.Pool{s.pool, s.tokenPool, s.jobPool} {
+		if pool != nil {
+			pool.Close()
+		}
+	}
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/caarlos0/env/v11"
+
+	"github.com/connect-prisma/server/internal/sealing"
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+// The environments whose databases may move their clock, and which may talk to a
+// Prisma that is not behind TLS.
+const (
+	environmentDevelopment = "development"
+	environmentTest        = "test"
+)
+
+// settings is what the environment says. Each secret may instead stand in a file
+// that NAME_FILE names.
+type settings struct {
+	DatabaseURL        string `env:"DATABASE_URL"`         // as connect_app; required
+	MigrateDatabaseURL string `env:"MIGRATE_DATABASE_URL"` // as the owner; default DATABASE_URL
+	DatabaseDirectURL  string `env:"DATABASE_DIRECT_URL"`  // past a pooler, for jobs; default DATABASE_URL
+	Environment        string `env:"ENVIRONMENT"`          // such as "production"; required
+	ListenAddr         string `env:"LISTEN_ADDR" envDefault:":8080"`
+	PublicURL          string `env:"PUBLIC_URL"` // origin that browsers reach the service by; required
+	PrismaAPIURL       string `env:"PRISMA_API_URL" envDefault:"https://api.prisma.io"`
+	PrismaAuthURL      string `env:"PRISMA_AUTH_URL" envDefault:"https://auth.prisma.io"`
+	PrismaClientID     string `env:"PRISMA_CLIENT_ID"`     // the shared client of tenants made with --shared-client
+	PrismaClientSecret string `env:"PRISMA_CLIENT_SECRET"` // its secret; "" for a public client
+	CookieKeys         string `env:"COOKIE_KEYS"`          // required; `secrets generate` prints them
+	TokenKeyset        string `env:"TOKEN_KEYSET"`         // required; `secrets generate` prints it
+	LogLevel           string `env:"LOG_LEVEL" envDefault:"info"`
+	TrustedHops        int    `env:"TRUSTED_HOPS" envDefault:"0"` // proxies that add to X-Forwarded-For
+}
+
+// settingNames are the variables that loadSettings reads; secret ones also as
+// NAME_FILE.
+func settingNames() (plain, secret []string) {
+	plain = []string{
+		"ENVIRONMENT", "LISTEN_ADDR", "PUBLIC_URL", "PRISMA_API_URL", "PRISMA_AUTH_URL",
+		"PRISMA_CLIENT_ID", "LOG_LEVEL", "TRUSTED_HOPS",
+	}
+	secret = []string{
+		"DATABASE_URL", "MIGRATE_DATABASE_URL", "DATABASE_DIRECT_URL",
+		"PRISMA_CLIENT_SECRET", "COOKIE_KEYS", "TOKEN_KEYSET",
+	}
+	return plain, secret
+}
+
+// loadSettings reads the environment through getenv. An error names one variable
+// and never quotes a value.
+func loadSettings(getenv func(string) string) (settings, error) {
+	plain, secret := settingNames()
+	values := make(map[string]string)
+	for _, name := range plain {
+		if v := getenv(name); v != "" {
+			values[name] = v
+		}
+	}
+	for _, name := range secret {
+		v, err := readSecret(getenv, name)
+		if err != nil {
+			return settings{}, err
+		}
+		if v != "" {
+			values[name] = v
+		}
+	}
+	var s settings
+	if err := env.ParseWithOptions(&s, env.Options{Environment: values}); err != nil {
+		return settings{}, errors.New("TRUSTED_HOPS must be a whole number") // the one value that is not text
+	}
+	if s.MigrateDatabaseURL == "" {
+		s.MigrateDatabaseURL = s.DatabaseURL
+	}
+	s.PublicURL = strings.TrimSuffix(s.PublicURL, "/")
+	return s, nil
+}
+
+func readSecret(getenv func(string) string, name string) (string, error) {
+	value, file := getenv(name), getenv(name+"_FILE")
+	if file == "" {
+		return value, nil
+	}
+	if value != "" {
+		return "", fmt.Errorf("%s and %s_FILE are both set; keep one", name, name)
+	}
+	content, err := os.ReadFile(file) //nolint:gosec // the operator names the file
+	if err != nil {
+		return "", fmt.Errorf("%s_FILE can't be read: %w", name, err)
+	}
+	return strings.TrimSpace(string(content)), nil
+}
+
+// require returns an error that names the first variable that is not set.
+func (s settings) require(names ...string) error {
+	set := map[string]string{
+		"DATABASE_URL": s.DatabaseURL, "MIGRATE_DATABASE_URL": s.MigrateDatabaseURL, "ENVIRONMENT": s.Environment,
+		"PUBLIC_URL": s.PublicURL, "COOKIE_KEYS": s.CookieKeys, "TOKEN_KEYSET": s.TokenKeyset,
+	}
+	for _, name := range names {
+		if set[name] == "" {
+			hint := ""
+			if name == "COOKIE_KEYS" || name == "TOKEN_KEYSET" {
+				hint = "; `server secrets generate` prints one"
+			}
+			return fmt.Errorf("%s is not set%s", name, hint)
+		}
+	}
+	return nil
+}
+
+// checkServe refuses what the service must not run with.
+func (s settings) checkServe() error {
+	if err := s.require("DATABASE_URL", "ENVIRONMENT", "PUBLIC_URL", "COOKIE_KEYS", "TOKEN_KEYSET"); err != nil {
+		return err
+	}
+	if err := checkOrigin("PUBLIC_URL", s.PublicURL, false); err != nil {
+		return err
+	}
+	relaxed := s.Environment == environmentDevelopment || s.Environment == environmentTest
+	if err := checkOrigin("PRISMA_API_URL", s.PrismaAPIURL, relaxed); err != nil {
+		return err
+	}
+	return checkOrigin("PRISMA_AUTH_URL", s.PrismaAuthURL, relaxed)
+}
+
+// checkOrigin takes https origins, and http ones on loopback, where browsers keep
+// __Host- cookies all the same and nobody listens in.
+func checkOrigin(name, raw string, plainAllowed bool) error {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
+		(u.Path != "" && u.Path != "/") {
+		return fmt.Errorf("%s must be an origin such as https://connect.example.com", name)
+	}
+	if u.Scheme == "https" || u.Scheme == "http" && (plainAllowed || loopback(u.Hostname())) {
+		return nil
+	}
+	return fmt.Errorf("%s must be https; plain http works on loopback only", name)
+}
+
+func loopback(host string) bool {
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+func (s settings) keyset() (*sealing.Keyset, error) {
+	keyset, err := sealing.Parse(s.TokenKeyset, s.Environment)
+	if err != nil {
+		return nil, fmt.Errorf("TOKEN_KEYSET: %w", err)
+	}
+	return keyset, nil
+}
+
+func (s settings) cookieKeys() ([]sealing.CookieKeys, error) {
+	pairs, err := sealing.ParseCookieKeys(s.CookieKeys)
+	if err != nil {
+		return nil, fmt.Errorf("COOKIE_KEYS: %w", err)
+	}
+	return pairs, nil
+}
+
+func (s settings) sharedClient() *tenants.OAuthClient {
+	if s.PrismaClientID == "" {
+		return nil
+	}
+	return &tenants.OAuthClient{ID: s.PrismaClientID, Secret: s.PrismaClientSecret}
+}

@@ -1,0 +1,208 @@
+package httpapi
+
+import (
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+const (
+	requestIDKey = "requestID"
+	callerKey    = "caller"
+)
+
+// identify gives every request an id of ours: a client's own id is not taken over,
+// since it would end up in logs and rows as it is.
+func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		id := "req_" + strings.ToLower(rand.Text())
+		c.Set(requestIDKey, id)
+		c.Response().Header().Set("X-Request-Id", id)
+		c.Response().Header().Set(echo.HeaderXContentTypeOptions, "nosniff")
+		return next(c)
+	}
+}
+
+func requestID(c echo.Context) string {
+	id, _ := c.Get(requestIDKey).(string)
+	return id
+}
+
+// record logs each request once, by its route: paths and queries hold one-time
+// links and codes.
+func (s *Server) record(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		began := s.cfg.Now()
+		err := next(c)
+		if err != nil {
+			c.Error(err) // sends the answer now, so that its status is known here
+		}
+		attrs := []slog.Attr{
+			slog.String("request_id", requestID(c)), slog.String("method", c.Request().Method),
+			slog.String("route", c.Path()), slog.Int("status", c.Response().Status),
+			slog.Duration("took", s.cfg.Now().Sub(began)), slog.Int64("bytes", c.Response().Size),
+		}
+		if caller, ok := c.Get(callerKey).(tenants.Caller); ok {
+			attrs = append(attrs, slog.String("tenant", caller.Tenant.ID.String()))
+		}
+		s.cfg.Logger.LogAttrs(c.Request().Context(), slog.LevelInfo, "request", attrs...)
+		return nil
+	}
+}
+
+// recoverPanics turns a panic into an internal error: the client gets a request
+// id, the log gets the stack.
+func (s *Server) recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) (err error) {
+		defer func() {
+			v := recover()
+			if v == nil {
+				return
+			}
+			if v == http.ErrAbortHandler { //nolint:errorlint // net/http panics with this very value
+				panic(v)
+			}
+			s.cfg.Logger.ErrorContext(c.Request().Context(), "handler panicked",
+				slog.String("request_id", requestID(c)), slog.String("stack", string(debug.Stack())))
+			err = fmt.Errorf("handler panicked: %T", v)
+		}()
+		return next(c)
+	}
+}
+
+// refuseOddPaths answers paths that different programs read differently before
+// any route sees them.
+func refuseOddPaths(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		u := c.Request().URL
+		raw := strings.ToLower(u.EscapedPath())
+		if !utf8.ValidString(u.Path) || strings.ContainsFunc(u.Path, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' }) ||
+			strings.Contains(u.Path, "//") || strings.Contains(u.Path, "/../") || strings.HasSuffix(u.Path, "/..") ||
+			strings.Contains(u.Path, ";") || strings.Contains(raw, "%2f") || strings.Contains(raw, "%2e") {
+			return fault.New(fault.InvalidRequest, "The path has characters that no address here has.", nil)
+		}
+		return next(c)
+	}
+}
+
+func apiHeaders(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		noStore(c)
+		return next(c)
+	}
+}
+
+func noStore(c echo.Context) { c.Response().Header().Set(echo.HeaderCacheControl, "no-store") }
+
+// scope authenticates a partner's backend and checks that its key has that right.
+func (s *Server) scope(needed tenants.Scope) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			key, err := bearer(c.Request().Header)
+			if err != nil {
+				return err
+			}
+			caller, err := s.cfg.Store.Authenticate(c.Request().Context(), key)
+			if err != nil {
+				return err
+			}
+			c.Set(callerKey, caller)
+			if !caller.May(needed) {
+				return fault.New(fault.ForbiddenScope, "The API key lacks the scope "+string(needed)+".", nil)
+			}
+			return next(c)
+		}
+	}
+}
+
+// bearer reads the one Authorization header (RFC 6750 section 2.1).
+func bearer(header http.Header) (string, error) {
+	given := header.Values(echo.HeaderAuthorization)
+	if len(given) > 1 {
+		return "", fault.New(fault.InvalidRequest, "Send one Authorization header.", nil)
+	}
+	if len(given) == 1 {
+		scheme, key, found := strings.Cut(given[0], " ")
+		if found && strings.EqualFold(scheme, "Bearer") {
+			return strings.TrimSpace(key), nil
+		}
+	}
+	return "", fault.New(fault.Unauthorized, "Send your API key as a bearer token: Authorization: Bearer cpk_…", nil)
+}
+
+// callerOf returns who scope let in.
+func callerOf(c echo.Context) tenants.Caller {
+	caller, _ := c.Get(callerKey).(tenants.Caller)
+	return caller
+}
+
+// actorOf is the partner's backend as the audit log names it.
+func actorOf(c echo.Context) tenants.Actor {
+	by := browserOf(c)
+	by.Type, by.ID = tenants.ActorAPIKey, callerOf(c).Key.String()
+	return by
+}
+
+// browserOf is somebody at a browser; the flow knows which user it is.
+func browserOf(c echo.Context) tenants.Actor {
+	ip, _ := netip.ParseAddr(c.RealIP()) // the zero address when there is none
+	return tenants.Actor{Type: tenants.ActorUser, RequestID: requestID(c), IP: ip}
+}
+
+// sameOrigin refuses form posts that another site made a browser send. Requests
+// with neither Sec-Fetch-Site nor Origin come from no browser of this decade; if
+// they name a page they come from, it has to be ours.
+func (s *Server) sameOrigin(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		refused := fault.New(fault.OperationNotAllowed, "This form was sent from another site. Open the link again and use the button there.", nil)
+		r := c.Request()
+		if err := s.csrf.Check(r); err != nil {
+			return refused
+		}
+		if r.Header.Get("Sec-Fetch-Site") == "" && r.Header.Get("Origin") == "" && r.Referer() != "" {
+			from, err := url.Parse(r.Referer())
+			if err != nil || from.Host != r.Host {
+				return refused
+			}
+		}
+		return next(c)
+	}
+}
+
+// clientIP is ClientAddr for echo.
+func clientIP(hops int) echo.IPExtractor {
+	return func(r *http.Request) string {
+		if ip := ClientAddr(r, hops); ip.IsValid() {
+			return ip.String()
+		}
+		return ""
+	}
+}
+
+// ClientAddr returns the peer, or what the outermost of the trusted proxies saw,
+// when hops of them stand before the service. Anything further left in
+// X-Forwarded-For is the client's own invention. The zero Addr means unknown.
+func ClientAddr(r *http.Request, hops int) netip.Addr {
+	if hops > 0 {
+		chain := strings.Split(strings.Join(r.Header.Values(echo.HeaderXForwardedFor), ","), ",")
+		if ip, err := netip.ParseAddr(strings.TrimSpace(chain[max(0, len(chain)-hops)])); err == nil {
+			return ip.Unmap()
+		}
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return peer.Addr().Unmap()
+}
