@@ -69,7 +69,10 @@ func (db *devDatabases) prepare(ctx context.Context, state devState) error {
 		if _, err := conn.Exec(ctx, "ALTER ROLE "+devAppRole+" PASSWORD '"+state.AppPassword+"'"); err != nil {
 			return fmt.Errorf("set the password of %s: %w", devAppRole, err)
 		}
-		_, err := conn.Exec(ctx, "GRANT CONNECT ON DATABASE "+devDatabase+" TO "+devAppRole)
+		// The simulator makes roles for its databases on the same server; none of them
+		// has any business here.
+		_, err := conn.Exec(ctx, "REVOKE CONNECT, TEMPORARY ON DATABASE "+devDatabase+" FROM PUBLIC; "+
+			"GRANT CONNECT ON DATABASE "+devDatabase+" TO "+devAppRole)
 		return err
 	})
 }

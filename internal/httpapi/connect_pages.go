@@ -38,6 +38,24 @@ func (s *Server) render(c echo.Context, code int, view web.View, referrer, formA
 	return c.HTMLBlob(code, body)
 }
 
+// front serves GET /: somebody followed the service's address to its root.
+func (s *Server) front(c echo.Context) error {
+	page := web.MessagePage{
+		Title: "Connect Prisma", Heading: "Connect Prisma", Status: http.StatusOK,
+		Paragraphs: []string{
+			"This service connects apps with their users’ Prisma workspaces.",
+			"If an app sent you here, go back to it and press “Connect Prisma” there.",
+		},
+	}
+	if s.cfg.MountAdmin != nil {
+		page.ActionLabel, page.ActionURL = "Dashboard for admins", "/admin"
+	}
+	return s.page(c, page.Status, page)
+}
+
+// robots serves GET /robots.txt: nothing here is for a search engine.
+func robots(c echo.Context) error { return c.String(http.StatusOK, "User-agent: *\nDisallow: /\n") }
+
 // showConnect serves GET /connect/:token. It changes nothing: link previews and
 // mail scanners open it too.
 func (s *Server) showConnect(c echo.Context) error {

@@ -90,16 +90,17 @@ func (s *Server) routes() {
 	api.GET("/regions", s.listRegions, s.scope(tenants.ScopeRead))
 
 	// End users' browsers.
-	e.GET("/connect/:token", s.showConnect)
-	e.HEAD("/connect/:token", s.showConnect)
+	e.Match([]string{http.MethodGet, http.MethodHead}, "/connect/:token", s.showConnect)
 	e.POST("/connect/:token", s.startConnect, s.sameOrigin)
 	e.GET("/oauth/callback", s.callback)
 
 	// Everybody.
+	e.GET("/", s.front)
+	e.GET("/robots.txt", robots)
 	e.GET("/problems", s.listProblems)
 	e.GET("/problems/:kind", s.showProblem)
-	e.GET("/healthz", s.healthz)
-	e.GET("/readyz", s.readyz)
+	e.Match([]string{http.MethodGet, http.MethodHead}, "/healthz", s.healthz)
+	e.Match([]string{http.MethodGet, http.MethodHead}, "/readyz", s.readyz)
 	e.GET("/static/*", echo.WrapHandler(s.cfg.Pages.Static()))
 	if s.cfg.MountAdmin != nil {
 		s.cfg.MountAdmin(e.Group("/admin"))

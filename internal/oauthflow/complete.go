@@ -190,7 +190,7 @@ func (f *Flow) NameWorkspace(ctx context.Context, tenant tenants.TenantID, id te
 	if err != nil || c.WorkspaceName != "" {
 		return err
 	}
-	err = f.cfg.Caller.Call(ctx, f.connection(c), func(ctx context.Context, client *prisma.Client) error {
+	err = f.cfg.Caller.Call(ctx, f.cfg.Store.PrismaConnection(tenant, id), func(ctx context.Context, client *prisma.Client) error {
 		workspace, err := client.GetWorkspace(ctx, c.WorkspaceID)
 		if err != nil {
 			return err

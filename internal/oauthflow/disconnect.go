@@ -57,7 +57,7 @@ func (f *Flow) revoke(ctx context.Context, c tenants.Connection) (Integration, e
 	if shared {
 		return IntegrationShared, nil
 	}
-	err = f.cfg.Caller.Call(ctx, f.connection(c), func(ctx context.Context, client *prisma.Client) error {
+	err = f.cfg.Caller.Call(ctx, f.cfg.Store.PrismaConnection(c.Tenant, c.ID), func(ctx context.Context, client *prisma.Client) error {
 		return client.RevokeWorkspaceIntegration(ctx, c.WorkspaceID, c.ClientID)
 	})
 	if api, ok := errors.AsType[*prisma.APIError](err); ok && api.Status == http.StatusNotFound {
@@ -70,15 +70,4 @@ func (f *Flow) revoke(ctx context.Context, c tenants.Connection) (Integration, e
 		return "", err
 	}
 	return IntegrationRemoved, nil
-}
-
-func (f *Flow) connection(c tenants.Connection) prisma.Connection {
-	return prisma.Connection{
-		Key:     c.ID.String(),
-		Storage: f.cfg.Store.TokensOf(c.Tenant, c.ID),
-		Client: func(ctx context.Context) (prisma.OAuthClient, error) {
-			client, err := f.cfg.Store.OAuthClientOf(ctx, c.Tenant)
-			return prisma.OAuthClient{ID: client.ID, Secret: client.Secret}, err
-		},
-	}
 }

@@ -29,7 +29,7 @@ type Store interface {
 	ClaimCompletion(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, id tenants.SessionID, code, userID string) (tenants.Completing, error)
 	FinishSession(ctx context.Context, by tenants.Actor, x tenants.Session, clientID string, grant prisma.Tokens) (tenants.Connection, error)
 	NameWorkspace(ctx context.Context, tenant tenants.TenantID, id tenants.ConnectionID, name string) error
-	TokensOf(tenant tenants.TenantID, id tenants.ConnectionID) *tenants.TokenStorage
+	PrismaConnection(tenant tenants.TenantID, id tenants.ConnectionID) prisma.Connection
 	GrantIsShared(ctx context.Context, c tenants.Connection) (bool, error)
 	Disconnect(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, id tenants.ConnectionID) (tenants.Connection, error)
 }

@@ -178,9 +178,6 @@ func (x Session) refuseCompletion(hashes [][]byte, userID string) error {
 	late := fault.New(fault.Expired, "The completion code is too old; begin a new connect session.", nil)
 	switch x.Status {
 	case SessionReturned:
-		if x.now.After(x.returnedAt.Add(CompletionLife)) {
-			return late
-		}
 		return nil
 	case SessionCompleting:
 		if x.now.After(x.completingAt.Add(completingFor)) {
@@ -201,7 +198,7 @@ func (x Session) refuseCompletion(hashes [][]byte, userID string) error {
 
 // noteLateCompletion writes down that a parked code got too old.
 func (s *Store) noteLateCompletion(ctx context.Context, tx pgx.Tx, x Session) error {
-	if x.Status != SessionReturned || !x.now.After(x.returnedAt.Add(CompletionLife)) {
+	if x.Status != SessionExpired || x.codeSealed == nil {
 		return nil
 	}
 	_, err := endSession(ctx, tx, System(), x, Ending{Status: SessionExpired}, []SessionStatus{SessionReturned})

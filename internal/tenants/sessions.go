@@ -308,9 +308,11 @@ func (s *Store) StartSession(ctx context.Context, by Actor, x Session, start Sta
 	})
 }
 
+// The 45 seconds are CompletionLife.
 const selectSession = `
 	SELECT tenant_id, id, user_id, user_label, completion, coalesce(return_url, ''), coalesce(restart_url, ''),
-	       connection_id, CASE WHEN status IN ('created', 'started') AND expires_at <= app.now() THEN 'expired'
+	       connection_id, CASE WHEN status IN ('created', 'started') AND expires_at <= app.now()
+	                             OR status = 'returned' AND returned_at < app.now() - interval '45 seconds' THEN 'expired'
 	                           ELSE status END,
 	       coalesce(failure, ''), created_at, expires_at, result_connection_id, state_hash,
 	       coalesce(oauth_client_id, ''), coalesce(redirect_uri, ''), returned_at, completing_at, finished_at,

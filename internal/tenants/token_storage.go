@@ -32,6 +32,31 @@ func (s *Store) TokensOf(tenant TenantID, id ConnectionID) *TokenStorage {
 	return &TokenStorage{store: s, tenant: tenant, id: id}
 }
 
+// PrismaConnection is a connection as package prisma refreshes it.
+func (s *Store) PrismaConnection(tenant TenantID, id ConnectionID) prisma.Connection {
+	storage := s.TokensOf(tenant, id)
+	return prisma.Connection{Key: id.String(), Storage: storage, Client: storage.client}
+}
+
+// client returns the OAuth client that the connection's grant was given to. If
+// the tenant has another one by now, the refresh token must not be presented at
+// all: from another client it would look stolen.
+func (t *TokenStorage) client(ctx context.Context) (prisma.OAuthClient, error) {
+	connection, err := t.store.Connection(ctx, t.tenant, t.id)
+	if err != nil {
+		return prisma.OAuthClient{}, err
+	}
+	client, err := t.store.OAuthClientOf(ctx, t.tenant)
+	if err != nil {
+		return prisma.OAuthClient{}, err
+	}
+	if client.ID != connection.ClientID {
+		return prisma.OAuthClient{}, fault.New(fault.ReconnectRequired,
+			"The OAuth client was replaced since; the user has to connect again.", nil)
+	}
+	return prisma.OAuthClient(client), nil
+}
+
 // tokenRow is what the refresh rules look at.
 type tokenRow struct {
 	status           ConnectionStatus
@@ -42,25 +67,29 @@ type tokenRow struct {
 	notBefore        *time.Time
 }
 
-// read loads the pair. The clock is read after the row lock was granted, since
-// waiting for it takes time. Absent and disconnected are fault.NotFound.
+// read loads the pair. With a lock the clock is read again once it was granted,
+// since waiting for it takes time. Absent and disconnected are fault.NotFound.
 func (t *TokenStorage) read(ctx context.Context, tx pgx.Tx, lock string) (tokenRow, error) {
 	var row tokenRow
 	var access, refresh []byte
 	err := tx.QueryRow(ctx, `
 		SELECT status, workspace_id, generation, access_token_sealed, refresh_token_sealed, access_issued_at,
-		       access_expires_at, lease_until, intent_generation, late_retry_generation, refresh_not_before
+		       access_expires_at, lease_until, intent_generation, late_retry_generation, refresh_not_before,
+		       app.wall_clock()
 		FROM connections WHERE tenant_id = $1 AND id = $2 AND status <> 'disconnected' `+lock, t.tenant, t.id).
 		Scan(&row.status, &row.tokens.WorkspaceID, &row.tokens.Generation, &access, &refresh, &row.tokens.IssuedAt,
-			&row.tokens.ExpiresAt, &row.leaseUntil, &row.intentGeneration, &row.lateRetry, &row.notBefore)
+			&row.tokens.ExpiresAt, &row.leaseUntil, &row.intentGeneration, &row.lateRetry, &row.notBefore,
+			&row.tokens.ReadAt)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return tokenRow{}, errNoConnection()
 	}
 	if err != nil {
 		return tokenRow{}, fmt.Errorf("read tokens: %w", err)
 	}
-	if err := tx.QueryRow(ctx, `SELECT app.wall_clock()`).Scan(&row.tokens.ReadAt); err != nil {
-		return tokenRow{}, fmt.Errorf("read clock: %w", err)
+	if lock != "" {
+		if err := tx.QueryRow(ctx, `SELECT app.wall_clock()`).Scan(&row.tokens.ReadAt); err != nil {
+			return tokenRow{}, fmt.Errorf("read clock: %w", err)
+		}
 	}
 	row.tokens.Access, err = t.open("access_token", row.tokens.Generation, access)
 	if err != nil {
