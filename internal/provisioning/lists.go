@@ -1,0 +1,70 @@
+package provisioning
+
+import (
+	"context"
+
+	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+// ListProjects returns one page of the projects of a connection's workspace.
+//
+// Errors: fault.NotFound, no such connection of this tenant; fault.ReconnectRequired;
+// fault.InvalidRequest, an unusable page; those of prisma.Caller.
+func (s *Service) ListProjects(ctx context.Context, tenant tenants.TenantID, connection tenants.ConnectionID, page Page,
+) (List[Project], error) {
+	options, err := page.options()
+	if err != nil {
+		return List[Project]{}, err
+	}
+	found, err := call(ctx, s, scope{tenant, connection},
+		func(ctx context.Context, client *prisma.Client) (prisma.Page[prisma.Project], error) {
+			return client.ListProjects(ctx, prisma.ProjectFilter{ListOptions: options})
+		})
+	if err != nil {
+		return List[Project]{}, err
+	}
+	return listOf(found, projectOf), nil
+}
+
+// ListDatabases returns one page of the databases of a connection's workspace, or
+// of one of its projects. Errors are those of ListProjects; fault.InvalidRequest
+// also when projectID can't be a project's id. projectID may be "".
+func (s *Service) ListDatabases(ctx context.Context, tenant tenants.TenantID, connection tenants.ConnectionID,
+	projectID string, page Page,
+) (List[Database], error) {
+	options, err := page.options()
+	if err != nil {
+		return List[Database]{}, err
+	}
+	if projectID != "" && !isID(projectPrefix, projectID) {
+		return List[Database]{}, fault.New(fault.InvalidRequest, "The filter can't be read.", nil).
+			WithField("projectId", "Use the id of a project.")
+	}
+	found, err := call(ctx, s, scope{tenant, connection},
+		func(ctx context.Context, client *prisma.Client) (prisma.Page[prisma.Database], error) {
+			return client.ListDatabases(ctx, prisma.DatabaseFilter{ListOptions: options, ProjectID: projectID})
+		})
+	if err != nil {
+		return List[Database]{}, err
+	}
+	return listOf(found, databaseOf), nil
+}
+
+// GetDatabase returns one database, without credentials. Errors: as ListProjects;
+// fault.NotFound also when there is no such database.
+func (s *Service) GetDatabase(ctx context.Context, tenant tenants.TenantID, connection tenants.ConnectionID, id string,
+) (Database, error) {
+	if err := checkDatabaseID(id); err != nil {
+		return Database{}, err
+	}
+	found, err := call(ctx, s, scope{tenant, connection},
+		func(ctx context.Context, client *prisma.Client) (prisma.Database, error) {
+			return client.GetDatabase(ctx, id)
+		})
+	if err != nil {
+		return Database{}, err
+	}
+	return databaseOf(found), nil
+}

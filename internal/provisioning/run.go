@@ -1,0 +1,320 @@
+package provisioning
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+// writeTimeout bounds one attempt to write an operation's row.
+const writeTimeout = 10 * time.Second
+
+// saveFor is how long the end of an operation is tried to be saved: what Prisma
+// made is known to nobody else.
+const saveFor = 20 * time.Second
+
+// creation is one creating call: what was asked for and how it is made.
+type creation[T any] struct {
+	at    scope
+	kind  tenants.OperationKind
+	key   string
+	asked []string // all that the client chose, normalised
+	// make does it, or finds it done by an earlier attempt. Its error is an
+	// *unfinished.
+	make func(ctx context.Context, r *run) (T, tenants.Made, error)
+	// replay puts the connection string back into an answer; "": it is gone.
+	replay func(answer *T, secret string)
+}
+
+// hash is what tells one request from another under the same key.
+func (c creation[T]) hash() [sha256.Size]byte {
+	var b []byte
+	for _, field := range append([]string{string(c.kind), c.at.connection.String()}, c.asked...) {
+		b = binary.AppendUvarint(b, uint64(len(field)))
+		b = append(b, field...)
+	}
+	return sha256.Sum256(b)
+}
+
+// bare is an id without its prefix, which Prisma takes both with and without.
+func bare(prefix, id string) string { return strings.TrimPrefix(id, prefix) }
+
+// create runs a creating call as an operation. It goes on when ctx ends: stopping
+// half way would leave something behind that nobody knows of.
+func create[T any](ctx context.Context, s *Service, by tenants.Actor, c creation[T]) (Created[T], error) {
+	if err := checkKey(c.key); err != nil {
+		return Created[T]{}, err
+	}
+	began := s.now() // before the lease: time spent writing it counts as passed
+	op, err := s.store.BeginOperation(ctx, c.at.tenant, tenants.NewOperation{
+		Connection: c.at.connection, Kind: c.kind, Key: c.key, RequestHash: c.hash(), Lease: s.lease,
+	})
+	if err != nil {
+		return Created[T]{}, err
+	}
+	if op.Done {
+		return answerOf(c, op)
+	}
+	ctx = context.WithoutCancel(ctx)
+	work, cancel := context.WithTimeout(ctx, s.deadline)
+	defer cancel()
+	r := &run{service: s, at: c.at, op: op, keyed: c.key != "", heldSince: began}
+	stop := r.keepLease(work)
+	answer, made, err := c.make(work, r)
+	stop()
+	if err != nil {
+		return Created[T]{}, s.end(ctx, op, err)
+	}
+	if made.Answer, err = json.Marshal(answer); err != nil {
+		return Created[T]{}, fmt.Errorf("encode the answer of %s: %w", op, err)
+	}
+	var done tenants.Operation
+	err = s.save(ctx, func(ctx context.Context) (err error) {
+		done, err = s.store.FinishOperation(ctx, by, op, made)
+		return err
+	})
+	if err != nil {
+		return Created[T]{}, fmt.Errorf("save %s: %w", op, err)
+	}
+	created, err := answerOf(c, done)
+	created.Replayed = false
+	return created, err
+}
+
+// answerOf reads the stored answer of a finished operation.
+func answerOf[T any](c creation[T], op tenants.Operation) (Created[T], error) {
+	created := Created[T]{Replayed: true, SecretExpired: op.SecretExpired}
+	if err := json.Unmarshal(op.Answer, &created.Resource); err != nil {
+		return Created[T]{}, fmt.Errorf("decode the answer of %s: %w", op, err)
+	}
+	c.replay(&created.Resource, op.Secret)
+	return created, nil
+}
+
+// end stores how an attempt ended without an answer, and returns what to tell.
+func (s *Service) end(ctx context.Context, op tenants.Operation, cause error) error {
+	as, tell := tenants.OperationUnknown, cause
+	if failure, ok := errors.AsType[*unfinished](cause); ok {
+		as, tell = failure.as, failure.cause
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	err := s.store.EndOperation(ctx, op, as)
+	if err != nil && fault.KindOf(err) != fault.OperationInProgress {
+		// The lease will end, which says the same more slowly.
+		s.logger.ErrorContext(ctx, "the end of an operation was not stored",
+			slog.String("operation_id", op.ID.String()), slog.String("error", err.Error()))
+	}
+	return tell
+}
+
+// save repeats a write that must not be lost, for a while. Errors with a kind are
+// answers and are not repeated.
+func (s *Service) save(ctx context.Context, write func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, saveFor)
+	defer cancel()
+	pause := 50 * time.Millisecond
+	for {
+		err := attempt(ctx, write)
+		if err == nil || fault.KindOf(err) != fault.Internal {
+			return err
+		}
+		s.logger.WarnContext(ctx, "what was made at Prisma is not stored yet", slog.String("error", err.Error()))
+		if wait(ctx, pause) != nil {
+			return err
+		}
+		pause = min(2*pause, 2*time.Second)
+	}
+}
+
+func attempt(ctx context.Context, write func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	return write(ctx)
+}
+
+// wait pauses for d, or returns ctx's error if that ends first.
+func wait(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// run is one attempt at an operation.
+type run struct {
+	service *Service
+	at      scope
+	op      tenants.Operation
+	keyed   bool // the client can name it
+
+	mu        sync.Mutex
+	heldSince time.Time // when the lease was last known to begin anew
+}
+
+// keepLease renews the lease until stop is called, which waits for a renewal
+// under way.
+func (r *run) keepLease(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var renewing sync.WaitGroup
+	renewing.Go(func() {
+		ticker := time.NewTicker(r.service.lease / 3)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			err := r.renew(ctx)
+			if fault.KindOf(err) == fault.OperationInProgress {
+				return // it is somebody else's; hold tells before anything is sent
+			}
+			if err != nil && ctx.Err() == nil {
+				r.service.logger.WarnContext(ctx, "the lease of an operation was not renewed",
+					slog.String("operation_id", r.op.ID.String()), slog.String("error", err.Error()))
+			}
+		}
+	})
+	return func() {
+		cancel()
+		renewing.Wait()
+	}
+}
+
+func (r *run) renew(ctx context.Context) error {
+	began := r.service.now()
+	if err := r.service.store.RenewOperation(ctx, r.op, r.service.lease); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.heldSince.Before(began) {
+		r.heldSince = began
+	}
+	return nil
+}
+
+// hold makes sure that the operation is still ours for most of a lease, before
+// something is made: a process that stood still may have been given up, and its
+// operation taken up by another.
+func (r *run) hold(ctx context.Context) error {
+	r.mu.Lock()
+	held := r.service.now().Sub(r.heldSince)
+	r.mu.Unlock()
+	if held < r.service.lease/6 {
+		return nil
+	}
+	return r.renew(ctx)
+}
+
+// mayExist reports whether an earlier attempt may have made something.
+func (r *run) mayExist() bool {
+	return r.op.Previous == tenants.OperationRunning || r.op.Previous == tenants.OperationUnknown
+}
+
+// fails ends an attempt that made nothing. What an earlier attempt may have made
+// stays unknown.
+func (r *run) fails(cause error) error {
+	if r.mayExist() {
+		return &unfinished{tenants.OperationUnknown, cause}
+	}
+	return &unfinished{tenants.OperationFailed, cause}
+}
+
+// unclear ends an attempt that may have made something.
+func (r *run) unclear(cause error) error {
+	return &unfinished{tenants.OperationUnknown, errUnknown(cause, r.keyed)}
+}
+
+// effort is one thing to make at Prisma.
+type effort[T any] struct {
+	create func(ctx context.Context, client *prisma.Client) (T, error)
+	// find looks it up by its marker; false: there is none, as far as lists tell.
+	find func(ctx context.Context) (T, bool, error)
+}
+
+// pursue makes a thing once: it looks before it makes if an earlier attempt may
+// have made it, and looks after a make whose answer was lost. It reports whether
+// the thing was found rather than made here. Its error is an *unfinished.
+func pursue[T any](ctx context.Context, r *run, e effort[T]) (thing T, adopted bool, err error) {
+	if r.op.Previous != "" {
+		pauses := r.service.patience[:1]
+		if r.mayExist() {
+			pauses = r.service.patience
+		}
+		thing, found, err := search(ctx, pauses, e.find)
+		if err != nil {
+			return thing, false, r.fails(err)
+		}
+		if found {
+			return thing, true, nil
+		}
+	}
+	thing, err = send(ctx, r, e.create)
+	result := outcomeOf(err)
+	switch result {
+	case happened:
+		return thing, false, nil
+	case refused, notSent:
+		return thing, false, r.fails(err)
+	case conflicts, unknown:
+	}
+	r.service.logger.WarnContext(ctx, "a create has no clear outcome, looking it up",
+		slog.String("operation_id", r.op.ID.String()), slog.String("error", err.Error()))
+	thing, found, lookErr := search(ctx, r.service.patience, e.find)
+	switch {
+	case found:
+		return thing, true, nil
+	case result == conflicts && lookErr == nil && !r.mayExist():
+		// Nothing bears our marker, so something else is in the way.
+		return thing, false, r.fails(err)
+	}
+	return thing, false, r.unclear(cmp.Or(lookErr, err))
+}
+
+// send makes one call that changes something, while the operation is ours: it
+// looks at the lease last, since finding a token may take a while.
+func send[T any](ctx context.Context, r *run, do func(ctx context.Context, client *prisma.Client) (T, error)) (T, error) {
+	return call(ctx, r.service, r.at, func(ctx context.Context, client *prisma.Client) (thing T, err error) {
+		if err := r.hold(ctx); err != nil {
+			return thing, err
+		}
+		return do(ctx, client)
+	})
+}
+
+// search looks something up after each of the pauses until it is found. Its error
+// is that of the last look: without one, the lists really don't show it.
+func search[T any](ctx context.Context, pauses []time.Duration, find func(ctx context.Context) (T, bool, error),
+) (thing T, found bool, err error) {
+	for _, pause := range pauses {
+		if ended := wait(ctx, pause); ended != nil {
+			return thing, false, cmp.Or(err, ended)
+		}
+		thing, found, err = find(ctx)
+		if found || err != nil && !mayPass(err) {
+			return thing, found, err
+		}
+	}
+	return thing, false, err
+}

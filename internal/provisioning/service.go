@@ -1,0 +1,105 @@
+package provisioning
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+// Store keeps operations and tokens; *tenants.Store is one.
+type Store interface {
+	PrismaConnection(tenant tenants.TenantID, id tenants.ConnectionID) prisma.Connection
+	ServiceToken(ctx context.Context, id tenants.TenantID) (string, error)
+
+	BeginOperation(ctx context.Context, tenant tenants.TenantID, in tenants.NewOperation) (tenants.Operation, error)
+	RenewOperation(ctx context.Context, op tenants.Operation, lease time.Duration) error
+	EndOperation(ctx context.Context, op tenants.Operation, as tenants.OperationStatus) error
+	FinishOperation(ctx context.Context, by tenants.Actor, op tenants.Operation, made tenants.Made) (tenants.Operation, error)
+	Unclaimed(ctx context.Context, op tenants.Operation, ids []string) ([]string, error)
+	DatabaseDeleted(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, id tenants.ConnectionID,
+		databaseID, projectID string) error
+}
+
+// Caller makes calls with a connection's access token; *prisma.Caller is one.
+type Caller interface {
+	Call(ctx context.Context, conn prisma.Connection, do func(ctx context.Context, client *prisma.Client) error) error
+}
+
+// Config is what a Service rests on.
+type Config struct {
+	Store  Store          // required
+	Caller Caller         // required
+	Client *prisma.Client // for calls with a tenant's service token; required
+	Now    func() time.Time
+	Logger *slog.Logger // default: none
+
+	// Lease is how long an operation counts as running when its process has died.
+	// While it lives, the lease is renewed. Default 30 s.
+	Lease time.Duration
+
+	// Deadline bounds a creating call with all its look-ups. Default 60 s.
+	Deadline time.Duration
+
+	// Patience are the pauses before each look-up of what may have been made.
+	// Default 0, 0.5, 1 and 2 s.
+	Patience []time.Duration
+}
+
+// Service provisions. It is safe for concurrent use.
+type Service struct {
+	store    Store
+	caller   Caller
+	client   *prisma.Client
+	now      func() time.Time
+	logger   *slog.Logger
+	lease    time.Duration
+	deadline time.Duration
+	patience []time.Duration
+	regions  *regionCache
+}
+
+// New returns a Service; an incomplete configuration is an error.
+func New(cfg Config) (*Service, error) {
+	if cfg.Store == nil || cfg.Caller == nil || cfg.Client == nil || cfg.Now == nil {
+		return nil, errors.New("provisioning: a store, a caller, a client and a clock are needed")
+	}
+	s := &Service{
+		store: cfg.Store, caller: cfg.Caller, client: cfg.Client, now: cfg.Now,
+		logger:   cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
+		lease:    cmp.Or(cfg.Lease, 30*time.Second),
+		deadline: cmp.Or(cfg.Deadline, time.Minute),
+		patience: cfg.Patience,
+		regions:  newRegionCache(),
+	}
+	if len(s.patience) == 0 {
+		s.patience = []time.Duration{0, 500 * time.Millisecond, time.Second, 2 * time.Second}
+	}
+	return s, nil
+}
+
+// scope is the connection that a call acts through.
+type scope struct {
+	tenant     tenants.TenantID
+	connection tenants.ConnectionID
+}
+
+// call makes one API call through a connection and returns its answer.
+//
+// Errors are those of prisma.Caller: fault.NotFound and fault.ReconnectRequired
+// about the connection, and those of prisma.FaultOf about the call.
+func call[T any](ctx context.Context, s *Service, at scope,
+	do func(ctx context.Context, client *prisma.Client) (T, error),
+) (T, error) {
+	var answer T
+	err := s.caller.Call(ctx, s.store.PrismaConnection(at.tenant, at.connection), func(ctx context.Context, client *prisma.Client) error {
+		var err error
+		answer, err = do(ctx, client)
+		return err
+	})
+	return answer, err
+}

@@ -1,0 +1,143 @@
+package provisioning
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/connect-prisma/server/internal/prisma"
+)
+
+// Project is a project in the user's workspace.
+type Project struct {
+	ID        string    `json:"id"` // "proj_…"
+	Name      string    `json:"name"`
+	Region    string    `json:"region"` // where its databases go by default; "" if unknown
+	CreatedAt time.Time `json:"createdAt"`
+}
+
+// Database is a Prisma Postgres database. Printing or logging it shows no
+// connection string.
+type Database struct {
+	ID        string `json:"id"` // "db_…"
+	Name      string `json:"name"`
+	Region    string `json:"region"`    // "" while it is unknown
+	Status    string `json:"status"`    // "provisioning", "ready", "recovering" or "failure"; others may come
+	ProjectID string `json:"projectId"` // "proj_…"
+
+	// IsDefault: the project's default database, which only goes with its project.
+	IsDefault bool      `json:"isDefault"`
+	CreatedAt time.Time `json:"createdAt"`
+
+	// Credentials are there in the answer that made the database, nil otherwise.
+	Credentials *Credentials `json:"credentials,omitempty"`
+}
+
+// String names the database.
+func (d Database) String() string { return "database " + d.ID + " (" + d.Status + ")" }
+
+// GoString is String, so that %#v shows no secret either.
+func (d Database) GoString() string { return d.String() }
+
+// LogValue names the database.
+func (d Database) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("id", d.ID), slog.String("status", d.Status))
+}
+
+// Credentials open a database; Prisma calls them a connection. Printing or
+// logging them shows no connection string, and neither does their JSON: that is
+// for the log of operations. Who sends them to a client names the field.
+type Credentials struct {
+	ID   string `json:"id"` // "con_…"
+	Name string `json:"name"`
+
+	// ConnectionString is a postgres:// URL with its password; "" when it is no
+	// longer kept (Created.SecretExpired).
+	ConnectionString string `json:"-"`
+}
+
+// String names the credentials.
+func (c Credentials) String() string { return "credentials " + c.ID }
+
+// GoString is String, so that %#v shows no secret either.
+func (c Credentials) GoString() string { return c.String() }
+
+// LogValue names the credentials.
+func (c Credentials) LogValue() slog.Value { return slog.StringValue(c.ID) }
+
+// Region is a place for databases.
+type Region struct {
+	ID   string // "us-east-1"
+	Name string // "US East (N. Virginia)"
+}
+
+// Page chooses a page of a list.
+type Page struct {
+	Cursor string // List.NextCursor of the page before; "": the first
+	Limit  int    // 1 to 100 items; more counts as 100, 0 leaves it to Prisma (100)
+}
+
+// List is one page, in Prisma's own order.
+type List[T any] struct {
+	Items      []T    // never nil
+	NextCursor string // leads to the next page; "" on the last
+}
+
+// NewProject says what project to make.
+type NewProject struct {
+	Name           string // 1 to 255 printable characters
+	Region         string // one of Regions
+	IdempotencyKey string // the client's name for this call, 1 to 255 printable ASCII characters; "": none
+}
+
+// NewDatabase says what database to make.
+type NewDatabase struct {
+	Name           string // 1 to 255 printable characters
+	Region         string // one of Regions; with a ProjectID "" is that project's
+	ProjectID      string // "": make a project of the same name, whose default database it is
+	IdempotencyKey string // as in NewProject
+}
+
+// NewCredentials says what credentials to make.
+type NewCredentials struct {
+	Name           string // 1 to 255 printable characters
+	IdempotencyKey string // as in NewProject
+}
+
+// Created is the answer to a creating call.
+type Created[T any] struct {
+	Resource T
+
+	// Replayed: the call had been answered before under the same key, and this is
+	// that answer.
+	Replayed bool
+
+	// SecretExpired: it was answered over an hour ago, so the connection string is
+	// no longer kept. Database.Credentials is nil, Credentials.ConnectionString "".
+	SecretExpired bool
+}
+
+func projectOf(p prisma.Project) Project {
+	return Project{ID: p.ID, Name: p.Name, Region: p.DefaultRegion, CreatedAt: p.CreatedAt.UTC()}
+}
+
+func databaseOf(d prisma.Database) Database {
+	database := Database{
+		ID: d.ID, Name: d.Name, Status: d.Status, ProjectID: d.Project.ID, IsDefault: d.IsDefault, CreatedAt: d.CreatedAt.UTC(),
+	}
+	if d.Region != nil {
+		database.Region = d.Region.ID
+	}
+	return database
+}
+
+func credentialsOf(c prisma.DatabaseConnection) Credentials {
+	return Credentials{ID: c.ID, Name: c.Name, ConnectionString: c.ConnectionString()}
+}
+
+func listOf[From, To any](page prisma.Page[From], convert func(From) To) List[To] {
+	list := List[To]{Items: make([]To, 0, len(page.Items)), NextCursor: page.NextCursor}
+	for _, item := range page.Items {
+		list.Items = append(list.Items, convert(item))
+	}
+	return list
+}

@@ -1,0 +1,151 @@
+package tenants_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/pgtest"
+	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/sealing"
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+// operations is a store with one tenant and one of its connections.
+type operations struct {
+	*tenants.Store
+
+	db         *pgtest.Database
+	tenant     tenants.TenantID
+	connection tenants.ConnectionID
+}
+
+func openOperations(t *testing.T) operations {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := sealing.Generate()
+	must(err)
+	keyset, err := sealing.Parse(text, "test")
+	must(err)
+	o := operations{db: pgtest.Open(t)}
+	o.Store, err = tenants.NewStore(tenants.Config{Pool: o.db.Pool, Keyset: keyset})
+	must(err)
+	ctx, by := t.Context(), tenants.System()
+	tenant, err := o.CreateTenant(ctx, by, tenants.TenantInput{
+		Name: "Acme", Completion: tenants.CompletionAutomatic, Client: tenants.OAuthClient{ID: "client"},
+	})
+	must(err)
+	o.tenant = tenant.ID
+	x, _, err := o.CreateSession(ctx, by, o.tenant, tenants.NewSession{UserID: "user"})
+	must(err)
+	must(o.StartSession(ctx, by, x, tenants.Start{State: "s", ClientID: "client", RedirectURI: "https://connect.example/cb"}))
+	_, err = o.ReturnSession(ctx, by, x, tenants.Return{State: "s", Code: "c", Verifier: "v"})
+	must(err)
+	connection, err := o.FinishSession(ctx, by, x, "client", prisma.Tokens{WorkspaceID: "wksp_1", Access: "a", Refresh: "r"})
+	must(err)
+	o.connection = connection.ID
+	return o
+}
+
+func (o operations) begin(t *testing.T, lease time.Duration) (tenants.Operation, error) {
+	t.Helper()
+	return o.BeginOperation(t.Context(), o.tenant, tenants.NewOperation{
+		Connection: o.connection, Kind: tenants.OperationCreateDatabase, Key: "k", Lease: lease,
+	})
+}
+
+// Only the holder of the newest lease may write; the first answer stays.
+func TestOperationFence(t *testing.T) {
+	t.Parallel()
+	o := openOperations(t)
+	ctx, by := t.Context(), tenants.System()
+	old, err := o.begin(t, 0) // its lease is over at once
+	if err != nil || old.Attempt != 1 || old.Previous != "" {
+		t.Fatalf("BeginOperation() = %+v, %v", old, err)
+	}
+	held, err := o.begin(t, time.Minute)
+	if err != nil || held.ID != old.ID || held.Attempt != 2 || held.Previous != tenants.OperationRunning {
+		t.Fatalf("BeginOperation() again = %+v, %v", held, err)
+	}
+	made := tenants.Made{
+		ResourceID: "db_1", Answer: []byte(`{"id":"db_1"}`), Secret: "postgres://one", DatabaseID: "db_1", ProjectID: "proj_1",
+	}
+	_, begun := o.begin(t, time.Minute)
+	_, finished := o.FinishOperation(ctx, by, old, made)
+	for name, err := range map[string]error{
+		"BeginOperation":  begun,
+		"FinishOperation": finished,
+		"RenewOperation":  o.RenewOperation(ctx, old, time.Minute),
+		"EndOperation":    o.EndOperation(ctx, old, tenants.OperationFailed),
+	} {
+		if fault.KindOf(err) != fault.OperationInProgress {
+			t.Errorf("%s with a lease that was lost: %v, want operation-in-progress", name, err)
+		}
+	}
+	if err := o.RenewOperation(ctx, held, time.Minute); err != nil {
+		t.Errorf("RenewOperation() = %v", err)
+	}
+	if _, err := o.FinishOperation(ctx, by, held, made); err != nil {
+		t.Fatalf("FinishOperation() = %v", err)
+	}
+	made.Secret = "postgres://two"
+	for name, op := range map[string]tenants.Operation{"repeated": held, "late": old} {
+		done, err := o.FinishOperation(ctx, by, op, made)
+		if err != nil || !done.Done || done.Secret != "postgres://one" {
+			t.Errorf("%s FinishOperation() = %t %v, want the first answer", name, done.Done, err)
+		}
+	}
+	if err := o.EndOperation(ctx, held, tenants.OperationUnknown); fault.KindOf(err) != fault.OperationInProgress {
+		t.Errorf("EndOperation() of one that is done = %v", err)
+	}
+}
+
+// What another operation made is nobody else's, and neither is anything while the
+// same request is unfinished elsewhere.
+func TestUnclaimed(t *testing.T) {
+	t.Parallel()
+	o := openOperations(t)
+	ctx := t.Context()
+	begin := func(hash byte) tenants.Operation {
+		t.Helper()
+		op, err := o.BeginOperation(ctx, o.tenant, tenants.NewOperation{
+			Connection: o.connection, Kind: tenants.OperationCreateCredentials, RequestHash: [32]byte{hash}, Lease: time.Minute,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return op
+	}
+	free := func(op tenants.Operation) int {
+		t.Helper()
+		ids, err := o.Unclaimed(ctx, op, []string{"con_1", "con_2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(ids)
+	}
+	mine, other, twin := begin(1), begin(2), begin(1)
+	if n := free(mine); n != 0 {
+		t.Errorf("%d unclaimed beside an unfinished twin, want 0", n)
+	}
+	if err := o.EndOperation(ctx, twin, tenants.OperationFailed); err != nil {
+		t.Fatal(err)
+	}
+	if n := free(mine); n != 2 {
+		t.Errorf("%d unclaimed, want 2", n)
+	}
+	_, err := o.FinishOperation(ctx, tenants.System(), other, tenants.Made{
+		ResourceID: "con_1", Answer: []byte(`{}`), DatabaseID: "db_1", CredentialsID: "con_1",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := free(mine); n != 1 {
+		t.Errorf("%d unclaimed beside one that was recorded, want 1", n)
+	}
+}
