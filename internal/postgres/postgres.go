@@ -54,6 +54,20 @@ func OpenPool(ctx context.Context, cfg PoolConfig) (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
+const (
+	// acquireWithin is how long a transaction waits for a free connection of its
+	// pool: who has to wait longer is better told to come back.
+	acquireWithin = 2 * time.Second
+	// beginWithin bounds the first round trip, which finds out that a server is
+	// gone without a word.
+	beginWithin = 5 * time.Second
+	// idleInTransaction ends a transaction whose process stands still or is gone.
+	idleInTransaction = 10 * time.Second
+)
+
+// ErrBusy tells that no connection of the pool became free in time.
+var ErrBusy = errors.New("no free database connection")
+
 // Scope is whose rows a transaction sees and how long its statements may take.
 // The zero value sees no rows of any tenant.
 type Scope struct {
@@ -74,8 +88,11 @@ func (s Scope) begin() string {
 	if statement == 0 {
 		statement = 5 * time.Second
 	}
-	query := fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = %d; SET LOCAL statement_timeout = %d",
-		lock.Milliseconds(), statement.Milliseconds())
+	// Without the third, a process that was cut off from the server would keep its
+	// row locks until TCP gives up, hours later.
+	query := fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = %d; SET LOCAL statement_timeout = %d; "+
+		"SET LOCAL idle_in_transaction_session_timeout = %d",
+		lock.Milliseconds(), statement.Milliseconds(), idleInTransaction.Milliseconds())
 	if s.Operator {
 		query += "; SET LOCAL ROLE " + OperatorRole
 	}
@@ -90,7 +107,14 @@ func (s Scope) begin() string {
 // unchanged. An error of the commit leaves open whether it happened: CommitUnknown
 // tells.
 func InTx(ctx context.Context, pool *pgxpool.Pool, scope Scope, fn func(tx pgx.Tx) error) error {
-	tx, err := pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: scope.begin()})
+	conn, err := acquire(ctx, pool)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	beginCtx, cancelBegin := context.WithTimeout(ctx, beginWithin)
+	defer cancelBegin()
+	tx, err := conn.BeginTx(beginCtx, pgx.TxOptions{BeginQuery: scope.begin()})
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
@@ -108,6 +132,19 @@ func InTx(ctx context.Context, pool *pgxpool.Pool, scope Scope, fn func(tx pgx.T
 	return nil
 }
 
+func acquire(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
+	within, cancel := context.WithTimeout(ctx, acquireWithin)
+	defer cancel()
+	conn, err := pool.Acquire(within)
+	if err != nil && within.Err() != nil && ctx.Err() == nil {
+		return nil, fmt.Errorf("%w: %w", ErrBusy, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("acquire: %w", err)
+	}
+	return conn, nil
+}
+
 func rollback(ctx context.Context, tx pgx.Tx) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
@@ -120,14 +157,15 @@ func (e *commitError) Error() string { return "commit: " + e.cause.Error() }
 func (e *commitError) Unwrap() error { return e.cause }
 
 // CommitUnknown reports whether err comes from a COMMIT whose outcome the server
-// did not tell: it may have happened. A COMMIT that the server refused did not.
+// did not tell: it may have happened. A COMMIT that the server refused did not; a
+// FATAL error says that the server hangs up, and nothing about the COMMIT.
 func CommitUnknown(err error) bool {
 	commit, ok := errors.AsType[*commitError](err)
 	if !ok || errors.Is(err, pgx.ErrTxCommitRollback) {
 		return false
 	}
-	_, told := errors.AsType[*pgconn.PgError](commit.cause)
-	return !told
+	refusal, told := errors.AsType[*pgconn.PgError](commit.cause)
+	return !told || refusal.SeverityUnlocalized != "ERROR"
 }
 
 // SQLSTATE returns the five characters of a server error, "" for other errors.
@@ -147,7 +185,7 @@ func IsUniqueViolation(err error, constraint string) bool {
 // IsUnavailable reports that the database could not be reached, is starting or
 // stopping, or is short of connections or disk: a later try may work.
 func IsUnavailable(err error) bool {
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok || errors.Is(err, ErrBusy) {
 		return true
 	}
 	if code := SQLSTATE(err); code != "" {
@@ -156,6 +194,9 @@ func IsUnavailable(err error) bool {
 			return true
 		}
 		return code == "55P03" || code == "25006" // lock not available; read-only
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return false // somebody's own deadline, which says nothing about the database
 	}
 	_, netErr := errors.AsType[net.Error](err)
 	return netErr || pgconn.SafeToRetry(err)

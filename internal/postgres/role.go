@@ -11,18 +11,20 @@ import (
 // ErrPrivileged tells that the role may see more than row-level security allows.
 var ErrPrivileged = errors.New("the database role is too powerful")
 
-// CheckRole returns ErrPrivileged, with a sentence that says why, when the
-// pool's role is a superuser, has BYPASSRLS, or owns tables itself or through a
-// membership: row-level security would not hold it.
+// CheckRole returns ErrPrivileged, with a sentence that says why, when
+// row-level security would not hold the pool's role: it is a superuser, has
+// BYPASSRLS, owns tables, or could become such a role with SET ROLE. The role is
+// the one that logged in, whatever the URL sets on top of it.
 func CheckRole(ctx context.Context, pool *pgxpool.Pool) error {
 	var name string
 	var superuser, bypass, owner bool
+	// A superuser counts as a member of every role.
 	err := pool.QueryRow(ctx, `
-		SELECT r.rolname, r.rolsuper, r.rolbypassrls,
-		       EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		               WHERE n.nspname IN ('public', 'app', 'river') AND c.relkind IN ('r', 'p')
-		                 AND pg_has_role(r.oid, c.relowner, 'MEMBER'))
-		FROM pg_roles r WHERE r.rolname = current_user`).Scan(&name, &superuser, &bypass, &owner)
+		SELECT session_user, bool_or(r.rolsuper), bool_or(r.rolbypassrls),
+		       bool_or(EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		                       WHERE n.nspname IN ('public', 'app', 'river') AND c.relkind IN ('r', 'p')
+		                         AND c.relowner = r.oid))
+		FROM pg_roles r WHERE pg_has_role(session_user, r.oid, 'MEMBER')`).Scan(&name, &superuser, &bypass, &owner)
 	if err != nil {
 		return fmt.Errorf("check database role: %w", err)
 	}
