@@ -91,11 +91,12 @@ func Parse(text, environment string) (*Keyset, error) {
 	if err := json.Unmarshal(raw, &both); err != nil || both.Seal == nil || both.Fingerprint == nil {
 		return nil, errors.New("keyset: not one that `secrets generate` printed")
 	}
-	sealHandle, err := read(both.Seal)
+	seen := make(map[string]bool)
+	sealHandle, err := read(both.Seal, seen)
 	if err != nil {
 		return nil, err
 	}
-	fingerprintHandle, err := read(both.Fingerprint)
+	fingerprintHandle, err := read(both.Fingerprint, seen)
 	if err != nil {
 		return nil, err
 	}
@@ -180,15 +181,30 @@ func pack(fields ...string) []byte {
 	return b
 }
 
-func read(raw json.RawMessage) (*keyset.Handle, error) {
+// minKeyBytes is the least size of a key: AES-256, HMAC-SHA-256.
+const minKeyBytes = 32
+
+// read parses one Tink keyset and refuses weak keys; seen collects the key bytes
+// of both keysets, none of which may occur twice.
+func read(raw json.RawMessage, seen map[string]bool) (*keyset.Handle, error) {
 	handle, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(raw)))
 	if err != nil {
 		return nil, errors.New("keyset: can't be read as a Tink keyset")
 	}
 	for _, key := range insecurecleartextkeyset.KeysetMaterial(handle).GetKey() {
-		if weak(key.GetKeyData().GetValue()) {
+		value := key.GetKeyData().GetValue()
+		if weak(value) {
 			return nil, errors.New("keyset: a key's bytes are all the same")
 		}
+		if len(value) < minKeyBytes {
+			return nil, errors.New("keyset: a key is shorter than 256 bits")
+		}
+		// Tink's serialized keys end with the key itself.
+		tail := string(value[len(value)-minKeyBytes:])
+		if seen[tail] {
+			return nil, errors.New("keyset: two keys are equal")
+		}
+		seen[tail] = true
 	}
 	return handle, nil
 }

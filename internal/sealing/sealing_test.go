@@ -125,7 +125,21 @@ func TestParseRefusesWeakKeysets(t *testing.T) {
 	if err := json.Unmarshal(parts["seal"], &seal); err != nil {
 		t.Fatal(err)
 	}
-	zeroed := strings.Replace(string(parts["seal"]), seal.Key[0].Data["value"], zero, 1)
+	replaced := func(key string) string {
+		return strings.Replace(string(parts["seal"]), seal.Key[0].Data["value"], key, 1)
+	}
+	short := base64.StdEncoding.EncodeToString(append([]byte{0x1a, 16}, "0123456789abcdef"...))
+	// The sealing key with the bytes of the fingerprint key.
+	fingerprint := seal
+	fingerprint.Key = nil // a slice of its own
+	if err := json.Unmarshal(parts["fingerprint"], &fingerprint); err != nil {
+		t.Fatal(err)
+	}
+	other, err := base64.StdEncoding.DecodeString(fingerprint.Key[0].Data["value"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal := base64.StdEncoding.EncodeToString(append([]byte{0x1a, 32}, other[len(other)-32:]...))
 
 	tests := map[string]string{
 		"empty":               "",
@@ -134,7 +148,9 @@ func TestParseRefusesWeakKeysets(t *testing.T) {
 		"half of it":          encode(map[string]json.RawMessage{"seal": parts["seal"]}),
 		"halves swapped":      encode(map[string]json.RawMessage{"seal": parts["fingerprint"], "fingerprint": parts["seal"]}),
 		"no key inside":       encode(map[string]json.RawMessage{"seal": json.RawMessage(`{"primaryKeyId":1,"key":[]}`), "fingerprint": parts["fingerprint"]}),
-		"all-zero key":        encode(map[string]json.RawMessage{"seal": json.RawMessage(zeroed), "fingerprint": parts["fingerprint"]}),
+		"all-zero key":        encode(map[string]json.RawMessage{"seal": json.RawMessage(replaced(zero)), "fingerprint": parts["fingerprint"]}),
+		"128-bit key":         encode(map[string]json.RawMessage{"seal": json.RawMessage(replaced(short)), "fingerprint": parts["fingerprint"]}),
+		"equal keys":          encode(map[string]json.RawMessage{"seal": json.RawMessage(replaced(equal)), "fingerprint": parts["fingerprint"]}),
 		"a plain 32-byte key": base64.StdEncoding.EncodeToString(make([]byte, 32)),
 	}
 	for name, text := range tests {
