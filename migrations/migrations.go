@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -40,6 +41,9 @@ const riverVersion = 5
 // migration of ours, never a silent change of an old one.
 const riverTarget = 8
 
+// environmentName is the check of app.deployment.
+const environmentName = `^[a-z0-9-]{1,40}$`
+
 // Options say what a database is for.
 type Options struct {
 	// Environment names the deployment that the database belongs to, such as
@@ -58,11 +62,18 @@ var ErrOtherEnvironment = errors.New("the database belongs to another environmen
 // that come at the same time wait for each other under a session lock, so the
 // URL must not lead through a pooler in transaction mode.
 func Up(ctx context.Context, ownerURL string, opts Options) error {
+	if !regexp.MustCompile(environmentName).MatchString(opts.Environment) {
+		return errors.New("migrate: the environment's name needs 1 to 40 lower-case letters, digits and hyphens")
+	}
 	provider, done, err := open(ctx, ownerURL)
 	if err != nil {
 		return err
 	}
 	defer done()
+	// Before anything is changed: the URL may lead to somebody else's database.
+	if err := compareEnvironment(ctx, ownerURL, opts.Environment); err != nil {
+		return err
+	}
 	if _, err := provider.Up(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
@@ -86,7 +97,9 @@ func open(ctx context.Context, ownerURL string) (*goose.Provider, func(), error)
 		_ = db.Close() // it only wraps the pool
 		pool.Close()
 	}
-	locker, err := lock.NewPostgresSessionLocker()
+	// Asked for each second, for five minutes: goose's own pace lets a replica that
+	// starts beside another wait five seconds.
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300))
 	if err != nil {
 		done()
 		return nil, nil, fmt.Errorf("migrate: %w", err)
@@ -128,6 +141,30 @@ func riverUp(ctx context.Context, pool *pgxpool.Pool, db *sql.DB) error {
 	return nil
 }
 
+// compareEnvironment looks at a database that may be new.
+func compareEnvironment(ctx context.Context, ownerURL, environment string) error {
+	conn, err := pgx.Connect(ctx, ownerURL)
+	if err != nil {
+		return fmt.Errorf("migrate: connect: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var known bool
+	if err := conn.QueryRow(ctx, `SELECT to_regclass('app.deployment') IS NOT NULL`).Scan(&known); err != nil {
+		return fmt.Errorf("migrate: look for the environment: %w", err)
+	}
+	if !known {
+		return nil
+	}
+	stored, err := Environment(ctx, conn)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && stored == environment {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return fmt.Errorf("%w: it is %q", ErrOtherEnvironment, stored)
+}
+
 // claimEnvironment writes the environment's name into a new database and
 // compares it in an old one.
 func claimEnvironment(ctx context.Context, ownerURL, environment string) error {
@@ -136,13 +173,15 @@ func claimEnvironment(ctx context.Context, ownerURL, environment string) error {
 		return fmt.Errorf("migrate: connect: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	var stored string
-	err = conn.QueryRow(ctx, `
-		WITH claimed AS (
-			INSERT INTO app.deployment (environment) VALUES ($1) ON CONFLICT (one) DO NOTHING RETURNING environment)
-		SELECT environment FROM claimed UNION ALL SELECT environment FROM app.deployment LIMIT 1`, environment).Scan(&stored)
+	_, err = conn.Exec(ctx, `INSERT INTO app.deployment (environment) VALUES ($1) ON CONFLICT (one) DO NOTHING`, environment)
 	if err != nil {
 		return fmt.Errorf("migrate: name the environment: %w", err)
+	}
+	// A statement of its own: the one above may have waited for a row that its
+	// snapshot does not show.
+	stored, err := Environment(ctx, conn)
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
 	}
 	if stored != environment {
 		return fmt.Errorf("%w: it is %q", ErrOtherEnvironment, stored)
