@@ -62,6 +62,7 @@ CREATE TABLE connect_sessions (
 
     -- Since the click: what the callback must match.
     started_at           timestamptz,
+    browser_hash         bytea       CHECK (octet_length(browser_hash) = 32), -- of the browser that clicked first
     state_hash           bytea       CHECK (octet_length(state_hash) = 32),
     oauth_client_id      text,
     redirect_uri         text,
@@ -103,6 +104,7 @@ CREATE TABLE operations (
     attempt         bigint      NOT NULL DEFAULT 1 CHECK (attempt >= 1), -- counts the leases, and fences their writes
     lease_until     timestamptz NOT NULL, -- by app.wall_clock(); means something while running
     resource_id     text        CHECK (length(resource_id) BETWEEN 1 AND 255), -- what was made
+    database_id     text        CHECK (length(database_id) BETWEEN 1 AND 255), -- whose secret may be kept
     answer          jsonb       CHECK (pg_column_size(answer) < 20480), -- what was answered, without its secret
     secret_sealed   bytea,      -- the connection string, for replays until secret_until
     secret_until    timestamptz, -- null: there was none
@@ -122,6 +124,7 @@ CREATE UNIQUE INDEX operations_key ON operations (tenant_id, kind, idempotency_k
     WHERE idempotency_key IS NOT NULL;
 -- "Did an operation make this?"
 CREATE INDEX operations_resource ON operations (tenant_id, resource_id) WHERE resource_id IS NOT NULL;
+CREATE INDEX operations_secrets ON operations (secret_until) WHERE secret_sealed IS NOT NULL;
 -- "Is the same request under way elsewhere?"
 CREATE INDEX operations_unfinished ON operations (tenant_id, kind, request_hash) WHERE status IN ('running', 'unknown');
 
@@ -164,7 +167,7 @@ CREATE FUNCTION app.grant_is_shared(client text, workspace text, except_connecti
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
     AS $$ SELECT EXISTS (SELECT FROM public.connections c
         WHERE c.oauth_client_id = client AND c.workspace_id = workspace
-          AND c.id <> except_connection AND c.status <> 'disconnected') $$;
+          AND c.id <> except_connection AND c.status IN ('active', 'suspect')) $$;
 -- +goose StatementEnd
 CREATE INDEX connect_sessions_id ON connect_sessions (id);
 REVOKE EXECUTE ON FUNCTION app.find_connect_link(bytea[]), app.find_connect_session(uuid),

@@ -24,6 +24,7 @@ import (
 // Store is what the jobs sweep; *tenants.Store implements it.
 type Store interface {
 	SweepSessions(ctx context.Context) (int, error)
+	EraseSecrets(ctx context.Context) (int, error)
 }
 
 // Workspaces reads workspace names; *oauthflow.Flow implements it.
@@ -40,7 +41,8 @@ type Config struct {
 
 	// PollOnly works without LISTEN, as behind a pooler in transaction mode.
 	PollOnly bool
-	// SweepEvery is how often overdue sessions are looked for. Default 15 s.
+	// SweepEvery is how often overdue sessions are looked for; secrets to erase are
+	// looked for a quarter as often. Default 15 s.
 	SweepEvery time.Duration
 }
 
@@ -58,6 +60,9 @@ func New(cfg Config) (*Runner, error) {
 	if err := river.AddWorkerSafely(workers, &sweepSessions{store: cfg.Store}); err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)
 	}
+	if err := river.AddWorkerSafely(workers, &eraseSecrets{store: cfg.Store}); err != nil {
+		return nil, fmt.Errorf("jobs: %w", err)
+	}
 	if err := river.AddWorkerSafely(workers, &nameWorkspace{workspaces: cfg.Workspaces}); err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)
 	}
@@ -70,17 +75,24 @@ func New(cfg Config) (*Runner, error) {
 		FetchCooldown: 10 * time.Millisecond, // commit to run in about 30 ms
 		JobTimeout:    time.Minute,
 		ErrorHandler:  &failures{log: cfg.Logger},
+		// River would reindex its tables each night, which only their owner may.
+		ReindexerIndexNames: []string{},
 		PeriodicJobs: []*river.PeriodicJob{
-			river.NewPeriodicJob(river.PeriodicInterval(cfg.SweepEvery), func() (river.JobArgs, *river.InsertOpts) {
-				// A sweep that failed is not tried again: the next one is near.
-				return tenants.SweepSessionsJob{}, &river.InsertOpts{MaxAttempts: 1}
-			}, &river.PeriodicJobOpts{RunOnStart: true}),
+			every(cfg.SweepEvery, tenants.SweepSessionsJob{}),
+			every(4*cfg.SweepEvery, tenants.EraseSecretsJob{}),
 		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)
 	}
 	return &Runner{client: client}, nil
+}
+
+// every is a job that recurs. One that failed is not tried again: the next is near.
+func every(interval time.Duration, args river.JobArgs) *river.PeriodicJob {
+	return river.NewPeriodicJob(river.PeriodicInterval(interval), func() (river.JobArgs, *river.InsertOpts) {
+		return args, &river.InsertOpts{MaxAttempts: 1}
+	}, &river.PeriodicJobOpts{RunOnStart: true})
 }
 
 // Start begins to work jobs. ctx is for the start alone: Stop ends the work.

@@ -19,8 +19,24 @@ type sweepSessions struct {
 
 // Work implements river.Worker.
 func (w *sweepSessions) Work(ctx context.Context, _ *river.Job[tenants.SweepSessionsJob]) error {
+	return untilNothingLeft(ctx, w.store.SweepSessions)
+}
+
+// eraseSecrets erases connection strings, batch by batch.
+type eraseSecrets struct {
+	river.WorkerDefaults[tenants.EraseSecretsJob]
+
+	store Store
+}
+
+// Work implements river.Worker.
+func (w *eraseSecrets) Work(ctx context.Context, _ *river.Job[tenants.EraseSecretsJob]) error {
+	return untilNothingLeft(ctx, w.store.EraseSecrets)
+}
+
+func untilNothingLeft(ctx context.Context, batch func(context.Context) (int, error)) error {
 	for {
-		n, err := w.store.SweepSessions(ctx)
+		n, err := batch(ctx)
 		if err != nil || n == 0 {
 			return err
 		}
@@ -50,7 +66,7 @@ func (f *failures) HandleError(ctx context.Context, job *rivertype.JobRow, err e
 }
 
 // HandlePanic implements river.ErrorHandler.
-func (f *failures) HandlePanic(ctx context.Context, job *rivertype.JobRow, panicked any, trace string) *river.ErrorHandlerResult {
-	f.log.ErrorContext(ctx, "job panicked", slog.String("kind", job.Kind), slog.Any("panic", panicked), slog.String("trace", trace))
+func (f *failures) HandlePanic(ctx context.Context, job *rivertype.JobRow, _ any, trace string) *river.ErrorHandlerResult {
+	f.log.ErrorContext(ctx, "job panicked", slog.String("kind", job.Kind), slog.String("trace", trace))
 	return nil
 }

@@ -180,9 +180,6 @@ func (r *Refresher) start(ctx context.Context, conn Connection, stale Tokens) <-
 
 // wait begins or joins the connection's refresh and waits for its end, within limits.
 func (r *Refresher) wait(ctx context.Context, conn Connection, stale Tokens) (Tokens, error) {
-	if stale.Refresh == "" {
-		return Tokens{}, errNoRefreshToken()
-	}
 	timeout := time.NewTimer(r.settings.CallerWait)
 	defer timeout.Stop()
 	select {

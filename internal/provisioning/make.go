@@ -127,7 +127,7 @@ func shown(database prisma.Database) (Credentials, bool) {
 
 // makeCredentials makes credentials of the client's own name.
 func (r *run) makeCredentials(ctx context.Context, databaseID, name string) (Credentials, tenants.Made, error) {
-	credentials, err := r.credentials(ctx, databaseID, name, r.unclaimed)
+	credentials, err := r.credentials(ctx, databaseID, name, r.notMadeByOthers)
 	if err != nil {
 		return Credentials{}, tenants.Made{}, err
 	}
@@ -191,10 +191,10 @@ func (r *run) oneOf(_ context.Context, candidates []prisma.DatabaseConnection) (
 	return oldest(candidates, createdConnection), true, nil
 }
 
-// unclaimed chooses among credentials of the client's own name, which others may
+// notMadeByOthers chooses among credentials of the client's own name, which others may
 // bear too. Taking the wrong ones would lock their users out, so in doubt it takes
 // none.
-func (r *run) unclaimed(ctx context.Context, candidates []prisma.DatabaseConnection) (prisma.DatabaseConnection, bool, error) {
+func (r *run) notMadeByOthers(ctx context.Context, candidates []prisma.DatabaseConnection) (prisma.DatabaseConnection, bool, error) {
 	var ids []string
 	byID := make(map[string]prisma.DatabaseConnection, len(candidates))
 	for _, candidate := range candidates {
@@ -207,7 +207,7 @@ func (r *run) unclaimed(ctx context.Context, candidates []prisma.DatabaseConnect
 	if len(ids) == 0 {
 		return prisma.DatabaseConnection{}, false, nil
 	}
-	free, err := r.service.store.Unclaimed(ctx, r.op, ids)
+	free, err := r.service.store.NotMadeByOthers(ctx, r.op, ids)
 	if err != nil || len(free) != 1 {
 		return prisma.DatabaseConnection{}, false, err
 	}

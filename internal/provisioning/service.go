@@ -20,7 +20,7 @@ type Store interface {
 	RenewOperation(ctx context.Context, op tenants.Operation, lease time.Duration) error
 	EndOperation(ctx context.Context, op tenants.Operation, as tenants.OperationStatus) error
 	FinishOperation(ctx context.Context, by tenants.Actor, op tenants.Operation, made tenants.Made) (tenants.Operation, error)
-	Unclaimed(ctx context.Context, op tenants.Operation, ids []string) ([]string, error)
+	NotMadeByOthers(ctx context.Context, op tenants.Operation, ids []string) ([]string, error)
 	DatabaseDeleted(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, id tenants.ConnectionID,
 		databaseID, projectID string) error
 }

@@ -32,6 +32,9 @@ const (
 	ReasonUnknown = "refresh_outcome_unknown"
 	// ReasonNoRefreshToken: the grant came without a refresh token and has ended.
 	ReasonNoRefreshToken = "no_refresh_token"
+	// ReasonClientReplaced: the tenant has another OAuth client than the one that the
+	// grant was given to.
+	ReasonClientReplaced = "client_replaced"
 )
 
 // Connection is one user's grant on one Prisma workspace.

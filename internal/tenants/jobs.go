@@ -2,7 +2,10 @@ package tenants
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,6 +32,12 @@ type SweepSessionsJob struct{}
 // Kind is the job's name in the queue.
 func (SweepSessionsJob) Kind() string { return "sweep_sessions" }
 
+// EraseSecretsJob erases the connection strings whose time for replays is over.
+type EraseSecretsJob struct{}
+
+// Kind is the job's name in the queue.
+func (EraseSecretsJob) Kind() string { return "erase_secrets" }
+
 // nameWorkspaceAfter leaves the flow time to read the name itself.
 const nameWorkspaceAfter = 30 * time.Second
 
@@ -50,7 +59,9 @@ const sweepBatch = 100
 
 // SweepSessions ends open sessions whose time is over, of every tenant: links
 // that nobody followed to the end, codes that nobody redeemed, and completions
-// whose process died. It returns how many; 0 means that nothing is left.
+// whose process died. It returns how many; 0 without an error means that nothing
+// is left. What goes wrong with one tenant's sessions leaves them for the next
+// sweep, and the other tenants' are ended all the same.
 func (s *Store) SweepSessions(ctx context.Context) (int, error) {
 	type due struct {
 		session Session
@@ -81,15 +92,22 @@ func (s *Store) SweepSessions(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	for i, d := range list {
+	ended := 0
+	busy := make(map[TenantID]error)
+	for _, d := range list {
+		if busy[d.session.Tenant] != nil {
+			continue
+		}
 		// One transaction each: a tenant whose sequence row is busy holds up nobody else.
 		err := postgres.InTx(ctx, s.pool, postgres.Scope{Tenant: d.session.Tenant.UUID}, func(tx pgx.Tx) error {
 			_, err := endSession(ctx, tx, System(), d.session, d.end, []SessionStatus{d.session.Status})
 			return err
 		})
 		if err != nil {
-			return i, err
+			busy[d.session.Tenant] = err
+			continue
 		}
+		ended++
 	}
-	return len(list), nil
+	return ended, errors.Join(slices.Collect(maps.Values(busy))...)
 }

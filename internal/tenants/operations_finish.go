@@ -53,9 +53,12 @@ func (s *Store) FinishOperation(ctx context.Context, by Actor, op Operation, mad
 		}
 		_, err = tx.Exec(ctx, `
 			UPDATE operations SET status = 'done', finished_at = app.now(), resource_id = $3, answer = $4,
-				secret_sealed = $5, secret_until = CASE WHEN $5::bytea IS NOT NULL THEN app.now() + $6::interval END
+				database_id = NULLIF($7, ''),
+				-- Without a key nobody can ask for the answer again.
+				secret_sealed = CASE WHEN idempotency_key IS NOT NULL THEN $5::bytea END,
+				secret_until = CASE WHEN idempotency_key IS NOT NULL AND $5::bytea IS NOT NULL THEN app.now() + $6::interval END
 			WHERE tenant_id = $1 AND id = $2`,
-			op.Tenant, op.ID, made.ResourceID, made.Answer, sealed, SecretReplay)
+			op.Tenant, op.ID, made.ResourceID, made.Answer, sealed, SecretReplay, made.DatabaseID)
 		if err != nil {
 			return fmt.Errorf("finish operation: %w", err)
 		}
@@ -129,7 +132,7 @@ func (s *Store) DatabaseDeleted(ctx context.Context, by Actor, tenant TenantID, 
 		}
 		_, err = tx.Exec(ctx, `
 			UPDATE operations SET secret_sealed = NULL
-			WHERE tenant_id = $1 AND resource_id = $2 AND secret_sealed IS NOT NULL`, tenant, databaseID)
+			WHERE tenant_id = $1 AND database_id = $2 AND secret_sealed IS NOT NULL`, tenant, databaseID)
 		if err != nil {
 			return fmt.Errorf("erase secrets: %w", err)
 		}
@@ -138,11 +141,27 @@ func (s *Store) DatabaseDeleted(ctx context.Context, by Actor, tenant TenantID, 
 	})
 }
 
-// Unclaimed returns those of the ids that no other operation of the tenant made,
+// EraseSecrets erases the connection strings that are kept for replays and whose
+// time is over, of every tenant. It returns how many; 0 means that nothing is left.
+func (s *Store) EraseSecrets(ctx context.Context) (int, error) {
+	var erased int64
+	err := s.inOperator(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			UPDATE operations SET secret_sealed = NULL WHERE (tenant_id, id) IN (
+				SELECT tenant_id, id FROM operations
+				WHERE secret_sealed IS NOT NULL AND secret_until <= app.now()
+				ORDER BY secret_until LIMIT $1 FOR UPDATE SKIP LOCKED)`, sweepBatch)
+		erased = tag.RowsAffected()
+		return err
+	})
+	return int(erased), err
+}
+
+// NotMadeByOthers returns those of the ids that no other operation of the tenant made,
 // in their order, and so may be what op made in an attempt whose answer was lost.
 // While the same request runs in another operation too, or ended there unknown,
 // none is: it could be that one's.
-func (s *Store) Unclaimed(ctx context.Context, op Operation, ids []string) ([]string, error) {
+func (s *Store) NotMadeByOthers(ctx context.Context, op Operation, ids []string) ([]string, error) {
 	var free []string
 	err := s.inTenant(ctx, op.Tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
@@ -154,7 +173,7 @@ func (s *Store) Unclaimed(ctx context.Context, op Operation, ids []string) ([]st
 				WHERE me.tenant_id = $1 AND me.id = $2 AND twin.id <> me.id AND twin.status IN ('running', 'unknown'))
 			ORDER BY place`, op.Tenant, op.ID, ids)
 		if err != nil {
-			return fmt.Errorf("look for unclaimed resources: %w", err)
+			return fmt.Errorf("look for resources that nobody made: %w", err)
 		}
 		free, err = pgx.CollectRows(rows, pgx.RowTo[string])
 		return err

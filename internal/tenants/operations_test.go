@@ -107,7 +107,7 @@ func TestOperationFence(t *testing.T) {
 
 // What another operation made is nobody else's, and neither is anything while the
 // same request is unfinished elsewhere.
-func TestUnclaimed(t *testing.T) {
+func TestNotMadeByOthers(t *testing.T) {
 	t.Parallel()
 	o := openOperations(t)
 	ctx := t.Context()
@@ -123,7 +123,7 @@ func TestUnclaimed(t *testing.T) {
 	}
 	free := func(op tenants.Operation) int {
 		t.Helper()
-		ids, err := o.Unclaimed(ctx, op, []string{"con_1", "con_2"})
+		ids, err := o.NotMadeByOthers(ctx, op, []string{"con_1", "con_2"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,13 +131,13 @@ func TestUnclaimed(t *testing.T) {
 	}
 	mine, other, twin := begin(1), begin(2), begin(1)
 	if n := free(mine); n != 0 {
-		t.Errorf("%d unclaimed beside an unfinished twin, want 0", n)
+		t.Errorf("%d free beside an unfinished twin, want 0", n)
 	}
 	if err := o.EndOperation(ctx, twin, tenants.OperationFailed); err != nil {
 		t.Fatal(err)
 	}
 	if n := free(mine); n != 2 {
-		t.Errorf("%d unclaimed, want 2", n)
+		t.Errorf("%d free, want 2", n)
 	}
 	_, err := o.FinishOperation(ctx, tenants.System(), other, tenants.Made{
 		ResourceID: "con_1", Answer: []byte(`{}`), DatabaseID: "db_1", CredentialsID: "con_1",
@@ -146,6 +146,6 @@ func TestUnclaimed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := free(mine); n != 1 {
-		t.Errorf("%d unclaimed beside one that was recorded, want 1", n)
+		t.Errorf("%d free beside one that was recorded, want 1", n)
 	}
 }

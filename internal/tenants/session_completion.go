@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/postgres"
 	"github.com/connect-prisma/server/internal/prisma"
 )
 
@@ -157,6 +158,8 @@ func (s *Store) ClaimCompletion(ctx context.Context, by Actor, tenant TenantID, 
 // session is returned and in time, or connected and the same call again.
 func (x Session) refuseCompletion(hashes [][]byte, userID string) error {
 	switch {
+	case x.Completion == CompletionAutomatic:
+		return fault.New(fault.Conflict, "This session completes by itself; its status tells when.", nil)
 	case x.Status == SessionCreated || x.Status == SessionStarted:
 		return fault.New(fault.Conflict, "The user has not come back from Prisma yet.", nil)
 	case x.Status == SessionExpired && x.completionHash == nil:
@@ -236,6 +239,17 @@ func (s *Store) takeCode(ctx context.Context, tx pgx.Tx, by Actor, x Session) (C
 // is not stored and the session has failed. fault.RestartConnect: the session is
 // no longer completing.
 func (s *Store) FinishSession(ctx context.Context, by Actor, x Session, clientID string, grant prisma.Tokens,
+) (Connection, error) {
+	connection, err := s.finishSession(ctx, by, x, clientID, grant)
+	if postgres.IsUniqueViolation(err, "connections_one_per_workspace") {
+		// Another session of the same user made the connection between our look and
+		// our insert. Now that it is there, it is the one to update.
+		return s.finishSession(ctx, by, x, clientID, grant)
+	}
+	return connection, err
+}
+
+func (s *Store) finishSession(ctx context.Context, by Actor, x Session, clientID string, grant prisma.Tokens,
 ) (Connection, error) {
 	var connection Connection
 	var refusal error

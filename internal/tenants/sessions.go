@@ -64,6 +64,7 @@ type Session struct {
 	ExpiresAt    time.Time
 	Result       ConnectionID // zero unless connected
 
+	browserHash    []byte
 	stateHash      []byte
 	clientID       string
 	redirectURI    string
@@ -258,9 +259,15 @@ func (x Session) Open() bool {
 }
 
 // MatchesState reports whether state is the one of the latest click.
-func (x Session) MatchesState(state string) bool {
-	hash := sha256.Sum256([]byte(state))
-	return state != "" && len(x.stateHash) == len(hash) && subtle.ConstantTimeCompare(x.stateHash, hash[:]) == 1
+func (x Session) MatchesState(state string) bool { return matches(x.stateHash, state) }
+
+// MatchesBrowser reports whether secret is that of the browser that clicked.
+func (x Session) MatchesBrowser(secret string) bool { return matches(x.browserHash, secret) }
+
+// matches compares in constant time; nothing matches an empty secret.
+func matches(stored []byte, secret string) bool {
+	hash := sha256.Sum256([]byte(secret))
+	return secret != "" && len(stored) == len(hash) && subtle.ConstantTimeCompare(stored, hash[:]) == 1
 }
 
 // MatchesClient reports whether the latest click went to that client and
@@ -279,25 +286,28 @@ func (x Session) ReadAt() time.Time { return x.now }
 
 // Start is what a click on the connect page fixes.
 type Start struct {
-	State         string // the new state
-	PreviousState string // the state of this browser's earlier click; "" at the first
-	ClientID      string
-	RedirectURI   string
+	State       string // the new state
+	Browser     string // a secret that only this browser has; "": the click can't be repeated
+	ClientID    string
+	RedirectURI string
 }
 
-// StartSession moves a session to started. A repeated click needs the state of
-// the one before, so only the browser that began can go on; fault.NotFound
-// otherwise.
+// StartSession moves a session to started. Only the browser of the first click can
+// repeat it; fault.NotFound otherwise.
 func (s *Store) StartSession(ctx context.Context, by Actor, x Session, start Start) error {
 	hash := sha256.Sum256([]byte(start.State))
-	previous := sha256.Sum256([]byte(start.PreviousState))
+	var browser []byte
+	if start.Browser != "" {
+		sum := sha256.Sum256([]byte(start.Browser))
+		browser = sum[:]
+	}
 	return s.inTenant(ctx, x.Tenant, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
 			UPDATE connect_sessions SET status = 'started', started_at = app.now(), state_hash = $3,
-				oauth_client_id = $4, redirect_uri = $5
+				oauth_client_id = $4, redirect_uri = $5, browser_hash = $6
 			WHERE tenant_id = $1 AND id = $2 AND expires_at > app.now()
-			  AND (status = 'created' OR status = 'started' AND state_hash = $6)`,
-			x.Tenant, x.ID, hash[:], start.ClientID, start.RedirectURI, previous[:])
+			  AND (status = 'created' OR status = 'started' AND browser_hash = $6)`,
+			x.Tenant, x.ID, hash[:], start.ClientID, start.RedirectURI, browser)
 		if err != nil {
 			return fmt.Errorf("start session: %w", err)
 		}
@@ -314,7 +324,7 @@ const selectSession = `
 	       connection_id, CASE WHEN status IN ('created', 'started') AND expires_at <= app.now()
 	                             OR status = 'returned' AND returned_at < app.now() - interval '45 seconds' THEN 'expired'
 	                           ELSE status END,
-	       coalesce(failure, ''), created_at, expires_at, result_connection_id, state_hash,
+	       coalesce(failure, ''), created_at, expires_at, result_connection_id, browser_hash, state_hash,
 	       coalesce(oauth_client_id, ''), coalesce(redirect_uri, ''), returned_at, completing_at, finished_at,
 	       code_sealed, verifier_sealed, completion_code_hash, app.now()
 	FROM connect_sessions`
@@ -324,7 +334,7 @@ func scanSession(row pgx.CollectableRow) (Session, error) {
 	var connection, result *uuid.UUID
 	var returned, completing, finished *time.Time
 	err := row.Scan(&x.Tenant, &x.ID, &x.UserID, &x.UserLabel, &x.Completion, &x.ReturnURL, &x.RestartURL,
-		&connection, &x.Status, &x.Failure, &x.CreatedAt, &x.ExpiresAt, &result, &x.stateHash,
+		&connection, &x.Status, &x.Failure, &x.CreatedAt, &x.ExpiresAt, &result, &x.browserHash, &x.stateHash,
 		&x.clientID, &x.redirectURI, &returned, &completing, &finished,
 		&x.codeSealed, &x.verifierSealed, &x.completionHash, &x.now)
 	if connection != nil {

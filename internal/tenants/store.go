@@ -71,9 +71,6 @@ func NewStore(cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// Ping reports whether the database answers.
-func (s *Store) Ping(ctx context.Context) error { return s.pool.Ping(ctx) }
-
 // inTenant runs fn in a transaction that sees that tenant's rows only.
 func (s *Store) inTenant(ctx context.Context, tenant TenantID, fn func(tx pgx.Tx) error) error {
 	return postgres.InTx(ctx, s.pool, postgres.Scope{Tenant: tenant.UUID}, fn)

@@ -128,7 +128,8 @@ func (s *Store) UpdateTenant(ctx context.Context, by Actor, id TenantID, c Tenan
 	}
 	var tenant Tenant
 	err = s.inOperator(ctx, func(tx pgx.Tx) error {
-		if tenant, err = tenantRow(ctx, tx, id, "FOR UPDATE OF t"); err != nil {
+		// NO KEY: traffic refers to the row while it holds what record waits for.
+		if tenant, err = tenantRow(ctx, tx, id, "FOR NO KEY UPDATE OF t"); err != nil {
 			return err
 		}
 		if err := c.apply(&tenant); err != nil {

@@ -92,9 +92,11 @@ func (t *TokenStorage) endOfGrant(ctx context.Context, tx pgx.Tx, row tokenRow, 
 	return t.needReconnect(ctx, tx, row.tokens.Generation, ReasonNoRefreshToken)
 }
 
+// suspect leaves the ended lease in the row: whoever held it may still come and say
+// that it sent nothing.
 func (t *TokenStorage) suspect(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
-		UPDATE connections SET status = 'suspect', status_since = app.now(), lease_id = NULL, lease_until = NULL
+		UPDATE connections SET status = 'suspect', status_since = app.now()
 		WHERE tenant_id = $1 AND id = $2 AND status = 'active'`, t.tenant, t.id)
 	return err
 }
@@ -117,7 +119,8 @@ func (t *TokenStorage) writeIntent(ctx context.Context, tx pgx.Tx, claim prisma.
 // Save implements prisma.RefreshLease. It is one statement on the reserved pool,
 // fenced by the generation and by nothing else: an owner that lost its lease may
 // hold the only live refresh token. A save that comes after the intent was taken
-// over by somebody else stores the pair but leaves the connection suspect.
+// over by somebody else stores the pair but leaves the connection suspect; one that
+// was given up for unknown is suspect again, since here is its outcome.
 func (t *TokenStorage) Save(ctx context.Context, claim prisma.Claim, fresh prisma.Tokens) error {
 	next := claim.Current.Generation + 1
 	access, refresh, err := t.store.sealPair(t.tenant, t.id, next, fresh)
@@ -129,13 +132,18 @@ func (t *TokenStorage) Save(ctx context.Context, claim prisma.Claim, fresh prism
 		tag, err := tx.Exec(ctx, `
 			UPDATE connections SET generation = $4, access_token_sealed = $5, refresh_token_sealed = $6,
 				access_issued_at = $7, access_expires_at = $8,
-				status = CASE WHEN status = 'suspect' AND intent_at IS NOT DISTINCT FROM $9 THEN 'active' ELSE status END,
-				status_since = CASE WHEN status = 'suspect' AND intent_at IS NOT DISTINCT FROM $9 THEN app.now()
+				status = CASE WHEN status = 'suspect' AND intent_at IS NOT DISTINCT FROM $9 THEN 'active'
+				              WHEN status = 'needs_reconnect' AND status_reason = $10 THEN 'suspect'
+				              ELSE status END,
+				status_reason = CASE WHEN status = 'needs_reconnect' AND status_reason = $10 THEN NULL ELSE status_reason END,
+				status_since = CASE WHEN status = 'suspect' AND intent_at IS NOT DISTINCT FROM $9
+				                      OR status = 'needs_reconnect' AND status_reason = $10 THEN app.now()
 				                    ELSE status_since END,
 				lease_id = NULL, lease_until = NULL, intent_generation = NULL, intent_at = NULL,
 				late_retry_generation = NULL, refresh_not_before = NULL, updated_at = app.now()
 			WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND status <> 'disconnected'`,
-			t.tenant, t.id, claim.Current.Generation, next, access, refresh, fresh.IssuedAt, fresh.ExpiresAt, claim.Taken)
+			t.tenant, t.id, claim.Current.Generation, next, access, refresh, fresh.IssuedAt, fresh.ExpiresAt, claim.Taken,
+			ReasonUnknown)
 		if err != nil {
 			return fmt.Errorf("save tokens: %w", err)
 		}
@@ -171,8 +179,10 @@ func (t *TokenStorage) Settle(ctx context.Context, claim prisma.Claim, outcome p
 }
 
 // release gives back a lease whose refresh token was not spent. The back-off is
-// 1 to 30 s, so that an endpoint in trouble is not met by every caller; a late
-// retry gets its chance again.
+// 1 to 5 s, on every replica; the refresher's own grows to 30 s. So an endpoint in trouble is not met by every caller; a late
+// retry gets its chance again, and the intent before it stays open. A release that
+// is repeated finds no lease and changes nothing: it could not tell any more that
+// there was an intent before.
 func (t *TokenStorage) release(ctx context.Context, tx pgx.Tx, claim prisma.Claim) error {
 	backOff := time.Second + rand.N(4*time.Second) //nolint:gosec // jitter, not a secret
 	_, err := tx.Exec(ctx, `
@@ -180,7 +190,7 @@ func (t *TokenStorage) release(ctx context.Context, tx pgx.Tx, claim prisma.Clai
 			intent_generation = CASE WHEN late_retry_generation = generation THEN intent_generation END,
 			intent_at = CASE WHEN late_retry_generation = generation THEN intent_at END,
 			late_retry_generation = NULL, refresh_not_before = app.now() + $5
-		WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND intent_at = $4`,
+		WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND intent_at = $4 AND lease_id IS NOT NULL`,
 		t.tenant, t.id, claim.Current.Generation, claim.Taken, backOff)
 	if err != nil {
 		return fmt.Errorf("release refresh lease: %w", err)

@@ -40,21 +40,30 @@ func (s *Store) PrismaConnection(tenant TenantID, id ConnectionID) prisma.Connec
 
 // client returns the OAuth client that the connection's grant was given to. If
 // the tenant has another one by now, the refresh token must not be presented at
-// all: from another client it would look stolen.
+// all: from another client it would look stolen. The access token serves to its
+// end; then the user has to connect again.
 func (t *TokenStorage) client(ctx context.Context) (prisma.OAuthClient, error) {
-	connection, err := t.store.Connection(ctx, t.tenant, t.id)
-	if err != nil {
-		return prisma.OAuthClient{}, err
-	}
 	client, err := t.store.OAuthClientOf(ctx, t.tenant)
 	if err != nil {
 		return prisma.OAuthClient{}, err
 	}
-	if client.ID != connection.ClientID {
-		return prisma.OAuthClient{}, fault.New(fault.ReconnectRequired,
-			"The OAuth client was replaced since; the user has to connect again.", nil)
+	replaced := false
+	err = t.store.inTenant(ctx, t.tenant, func(tx pgx.Tx) error {
+		connection, err := connectionRow(ctx, tx, t.tenant, t.id, "FOR UPDATE")
+		if err != nil || connection.ClientID == client.ID {
+			return err
+		}
+		replaced = true
+		var over bool
+		if err := tx.QueryRow(ctx, `SELECT $1 <= app.wall_clock()`, connection.AccessUntil).Scan(&over); err != nil || !over {
+			return err
+		}
+		return t.needReconnect(ctx, tx, connection.Generation, ReasonClientReplaced)
+	})
+	if err == nil && replaced {
+		err = fault.New(fault.ReconnectRequired, "The OAuth client was replaced since; the user has to connect again.", nil)
 	}
-	return prisma.OAuthClient(client), nil
+	return prisma.OAuthClient(client), err
 }
 
 // tokenRow is what the refresh rules look at.
