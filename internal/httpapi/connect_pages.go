@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"net/http"
+	"net/url"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -16,11 +18,13 @@ func (s *Server) page(c echo.Context, code int, view web.View) error {
 	return s.render(c, code, view, "no-referrer", "'none'")
 }
 
-// formPage sends a view whose form leads to this service and on to a further
-// origin. Its referrer policy is same-origin, because with no-referrer browsers
-// send "Origin: null", which can't be told from another site.
-func (s *Server) formPage(c echo.Context, code int, view web.View, target string) error {
-	return s.render(c, code, view, "same-origin", "'self' "+target)
+// formPage sends a view whose form leads to this service and from there on to
+// further origins: browsers hold every redirect of a form against form-action, and
+// Prisma sends a user who has consented before straight back to the partner. Its
+// referrer policy is same-origin, because with no-referrer browsers send
+// "Origin: null", which can't be told from another site.
+func (s *Server) formPage(c echo.Context, code int, view web.View, targets ...string) error {
+	return s.render(c, code, view, "same-origin", strings.TrimSpace("'self' "+strings.Join(targets, " ")))
 }
 
 func (s *Server) render(c echo.Context, code int, view web.View, referrer, formAction string) error {
@@ -66,12 +70,24 @@ func (s *Server) showConnect(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if invitation.Cookie != nil {
+		c.SetCookie(invitation.Cookie)
+	}
 	return s.formPage(c, http.StatusOK, web.ConnectPage{
 		PartnerName: invitation.PartnerName, UserLabel: invitation.Session.UserLabel,
 		Action:    c.Request().URL.EscapedPath(),
 		Reconnect: invitation.Session.ConnectionID != (tenants.ConnectionID{}), WorkspaceName: invitation.WorkspaceName,
 		ExpiresAt: invitation.Session.ExpiresAt, Now: invitation.Session.ReadAt(),
-	}, s.cfg.Flow.AuthorizeOrigin())
+	}, s.cfg.Flow.AuthorizeOrigin(), originOf(invitation.Session.ReturnURL))
+}
+
+// originOf is scheme, host and port of a registered URL.
+func originOf(registered string) string {
+	u, err := url.Parse(registered)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
 }
 
 // startConnect serves POST /connect/:token, the click.
@@ -141,6 +157,14 @@ func (s *Server) callbackView(r oauthflow.CallbackResult) (int, web.View) {
 			Title: "Not connected", Heading: "Nothing was connected", Status: http.StatusOK,
 			Paragraphs: []string{"You said no on Prisma’s page, so " + r.PartnerName + " got no access.", "You can close this tab."},
 		})
+	case r.Pending:
+		return http.StatusAccepted, web.MessagePage{
+			Title: "Still connecting", Heading: "Prisma takes its time", Status: http.StatusAccepted,
+			Paragraphs: []string{
+				"Prisma has not confirmed the connection yet. It goes on without this page.",
+				"Look in the app that you came from in a minute: if you are not connected then, begin again there.",
+			},
+		}
 	case r.Expired:
 		return restart(web.MessagePage{
 			Title: "Link expired", Heading: "That took too long", Status: http.StatusGone,

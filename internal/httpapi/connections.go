@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -111,7 +112,7 @@ func (s *Server) parseFilter(tenant tenants.TenantID, values url.Values) (tenant
 	}
 	for _, name := range []string{"userId", "workspaceId", "status"} {
 		// An empty filter would silently list everybody.
-		if given, ok := values[name]; ok && (given[0] == "" || len(given[0]) > 255) {
+		if given, ok := values[name]; ok && (given[0] == "" || utf8.RuneCountInString(given[0]) > 255) {
 			return filter, "", fault.New(fault.InvalidRequest, "A filter has no usable value.", nil).
 				WithField(name, "Give 1 to 255 characters, or leave it out.")
 		}

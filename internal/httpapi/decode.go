@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,12 +47,41 @@ func decode[T any](c echo.Context) (T, error) {
 	if err := checkJSON(body); err != nil {
 		return into, err
 	}
+	if err := checkNames[T](body); err != nil {
+		return into, err
+	}
 	decoder := json.NewDecoder(bytes.NewReader(body))
-	decoder.DisallowUnknownFields()
+	decoder.DisallowUnknownFields() // deeper down; checkNames has seen the top
 	if err := decoder.Decode(&into); err != nil {
 		return into, explainJSON(err)
 	}
 	return into, nil
+}
+
+// checkNames refuses fields that T does not have under exactly that name.
+// encoding/json takes "USERID" for "userId", and so two fields for one.
+func checkNames[T any](body []byte) error {
+	var given map[string]json.RawMessage
+	if err := json.Unmarshal(body, &given); err != nil {
+		return explainJSON(err)
+	}
+	known := map[string]bool{}
+	for field := range reflect.TypeFor[T]().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		known[name] = true
+	}
+	for name := range given {
+		if !known[name] {
+			return unknownField(name)
+		}
+	}
+	return nil
+}
+
+// unknownField has no cause: the name is the client's own text, and it would be
+// logged.
+func unknownField(name string) error {
+	return badBody(plainPointer(name), "This call does not know this field; check its spelling.", nil)
 }
 
 func badBody(pointer, detail string, cause error) *fault.Error {
@@ -117,10 +147,24 @@ func explainJSON(err error) error {
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return badBody("/"+strings.ReplaceAll(e.Field, ".", "/"), "This field needs a value of type "+jsonType(e.Type.Kind().String())+".", err)
 	}
-	if strings.HasPrefix(err.Error(), "json: unknown field ") { // encoding/json has no type for it
-		return badBody("", "The body has a field that this call does not know; check its spelling.", err)
+	if name, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); unknown { // encoding/json has no type for it
+		return unknownField(strings.Trim(name, `"`))
 	}
 	return badBody("", "This is not the documented form.", err)
+}
+
+// plainPointer points at a field whose name looks like one; anything else would
+// be an echo of the input.
+func plainPointer(name string) string {
+	for _, r := range name {
+		if r != '_' && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') {
+			return ""
+		}
+	}
+	if name == "" || len(name) > 40 {
+		return ""
+	}
+	return "/" + name
 }
 
 func jsonType(kind string) string {
@@ -194,7 +238,7 @@ func limitOf(values url.Values) (int, error) {
 		return maxLimit, nil
 	}
 	n, err := strconv.Atoi(text[0])
-	if err != nil || n < 1 || n > maxLimit {
+	if err != nil || n < 1 || n > maxLimit || strconv.Itoa(n) != text[0] { // "+1" and "01" too
 		return 0, fault.New(fault.InvalidRequest, "The limit is out of range.", err).
 			WithField("limit", "Use a whole number from 1 to 100.")
 	}

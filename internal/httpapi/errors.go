@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -129,19 +128,12 @@ func (p problem) MarshalJSON() ([]byte, error) {
 	return json.Marshal(all)
 }
 
-// handleError is the server's only echo.HTTPErrorHandler: it logs an error once
-// and sends it, as a page to browsers and as a problem to everybody else.
+// handleError is the server's only echo.HTTPErrorHandler: it sends an error, as a
+// page to browsers and as a problem to everybody else. The request's record has
+// it in the log.
 func (s *Server) handleError(err error, c echo.Context) {
 	ctx := c.Request().Context()
 	p := s.newProblem(err, requestID(c))
-	level := slog.LevelInfo
-	if p.Status >= http.StatusInternalServerError {
-		level = slog.LevelError
-	}
-	if !errors.Is(err, context.Canceled) {
-		s.cfg.Logger.LogAttrs(ctx, level, "request failed", slog.Int("status", p.Status),
-			slog.String("request_id", p.RequestID), slog.String("route", c.Path()), slog.String("error", err.Error()))
-	}
 	if c.Response().Committed {
 		return // half an answer is out: nothing can be mended
 	}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -18,8 +20,7 @@ import (
 )
 
 const (
-	requestIDKey = "requestID"
-	callerKey    = "caller"
+	callerKey = "caller"
 )
 
 // identify gives every request an id of ours: a client's own id is not taken over,
@@ -27,17 +28,29 @@ const (
 func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		id := "req_" + strings.ToLower(rand.Text())
-		c.Set(requestIDKey, id)
-		c.Response().Header().Set("X-Request-Id", id)
-		c.Response().Header().Set(echo.HeaderXContentTypeOptions, "nosniff")
+		c.SetRequest(c.Request().WithContext(context.WithValue(c.Request().Context(), requestIDKey{}, id)))
+		header := c.Response().Header()
+		header.Set("X-Request-Id", id)
+		// What holds for every answer, redirects and errors too; pages loosen it to
+		// what they need.
+		header.Set(echo.HeaderXContentTypeOptions, "nosniff")
+		header.Set(echo.HeaderContentSecurityPolicy, "default-src 'none'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'")
+		header.Set(echo.HeaderReferrerPolicy, "no-referrer")
+		header.Set(echo.HeaderCacheControl, "no-store")
 		return next(c)
 	}
 }
 
-func requestID(c echo.Context) string {
-	id, _ := c.Get(requestIDKey).(string)
+// requestIDKey finds the id in a request's context.
+type requestIDKey struct{}
+
+// RequestID returns the id that the server gave to a request, "" outside of it.
+func RequestID(r *http.Request) string {
+	id, _ := r.Context().Value(requestIDKey{}).(string)
 	return id
 }
+
+func requestID(c echo.Context) string { return RequestID(c.Request()) }
 
 // record logs each request once, by its route: paths and queries hold one-time
 // links and codes.
@@ -56,7 +69,14 @@ func (s *Server) record(next echo.HandlerFunc) echo.HandlerFunc {
 		if caller, ok := c.Get(callerKey).(tenants.Caller); ok {
 			attrs = append(attrs, slog.String("tenant", caller.Tenant.ID.String()))
 		}
-		s.cfg.Logger.LogAttrs(c.Request().Context(), slog.LevelInfo, "request", attrs...)
+		level := slog.LevelInfo
+		if c.Response().Status >= http.StatusInternalServerError {
+			level = slog.LevelError
+		}
+		if err != nil {
+			attrs = append(attrs, slog.String("error", err.Error()))
+		}
+		s.cfg.Logger.LogAttrs(c.Request().Context(), level, "request", attrs...)
 		return nil
 	}
 }
@@ -96,20 +116,13 @@ func refuseOddPaths(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-func apiHeaders(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		noStore(c)
-		return next(c)
-	}
-}
-
 func noStore(c echo.Context) { c.Response().Header().Set(echo.HeaderCacheControl, "no-store") }
 
 // scope authenticates a partner's backend and checks that its key has that right.
 func (s *Server) scope(needed tenants.Scope) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			key, err := bearer(c.Request().Header)
+			key, err := bearer(c.Request())
 			if err != nil {
 				return err
 			}
@@ -126,9 +139,15 @@ func (s *Server) scope(needed tenants.Scope) echo.MiddlewareFunc {
 	}
 }
 
-// bearer reads the one Authorization header (RFC 6750 section 2.1).
-func bearer(header http.Header) (string, error) {
-	given := header.Values(echo.HeaderAuthorization)
+// bearer reads the one Authorization header (RFC 6750 section 2.1). A key in the
+// address is refused even beside a good header: addresses end up in logs.
+func bearer(r *http.Request) (string, error) {
+	for _, values := range r.URL.Query() {
+		if slices.ContainsFunc(values, func(v string) bool { return strings.HasPrefix(v, "cpk_") }) {
+			return "", fault.New(fault.InvalidRequest, "Send the API key in the Authorization header, never in an address; replace this one.", nil)
+		}
+	}
+	given := r.Header.Values(echo.HeaderAuthorization)
 	if len(given) > 1 {
 		return "", fault.New(fault.InvalidRequest, "Send one Authorization header.", nil)
 	}

@@ -70,9 +70,10 @@ func (r createSessionRequest) parse() (tenants.NewSession, error) {
 		}
 		in.Life = time.Duration(seconds) * time.Second
 	}
-	if r.UserLabel != nil && *r.UserLabel == "" { // absent, it is the user id
-		return in, fault.New(fault.InvalidValue, "The user's label is empty.", nil).
-			WithField("/userLabel", "Use 1 to 255 printable characters, or leave it out.")
+	for pointer, text := range map[string]*string{"/userLabel": r.UserLabel, "/completion": r.Completion, "/restartUrl": r.RestartURL} {
+		if text != nil && *text == "" { // absent, each has a default; empty, it means nothing
+			return in, fault.New(fault.InvalidValue, "A value is empty.", nil).WithField(pointer, "Give a value, or leave it out.")
+		}
 	}
 	return in, nil
 }
@@ -157,9 +158,11 @@ func explainChange(err error) error {
 	if !ok {
 		return err
 	}
-	return fault.New(fault.WorkspaceChanged, "The user chose another workspace; the connection was left as it is.", err).
+	changed := fault.New(fault.WorkspaceChanged, "The user chose another workspace; the connection was left as it is.", err).
 		WithExtra("expected", workspaceBody{ID: change.ExpectedID, Name: change.ExpectedName}).
-		WithExtra("chosen", workspaceBody{ID: change.ChosenID, Name: change.ChosenName}).
-		WithExtra("url", change.URL).
-		WithExtra("sessionId", change.Session.String())
+		WithExtra("chosen", workspaceBody{ID: change.ChosenID, Name: change.ChosenName})
+	if change.URL != "" {
+		changed = changed.WithExtra("url", change.URL).WithExtra("sessionId", change.Session.String())
+	}
+	return changed
 }

@@ -1,6 +1,7 @@
 package oauthflow
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -16,6 +17,10 @@ type Invitation struct {
 	Session       tenants.Session
 	PartnerName   string
 	WorkspaceName string // the workspace to choose again; "" without a reconnect
+
+	// Cookie marks the browser, so that it can repeat its click; nil when it is
+	// marked already.
+	Cookie *http.Cookie
 }
 
 // Invite returns what the page behind a one-time link shows. It changes nothing.
@@ -26,7 +31,8 @@ func (f *Flow) Invite(r *http.Request, link string) (Invitation, error) {
 	if err != nil {
 		return Invitation{}, err
 	}
-	if _, err := f.startedHere(r, x); err != nil {
+	marked, err := f.startedHere(r, x)
+	if err != nil {
 		return Invitation{}, err
 	}
 	tenant, err := f.cfg.Store.Tenant(r.Context(), x.Tenant)
@@ -37,6 +43,12 @@ func (f *Flow) Invite(r *http.Request, link string) (Invitation, error) {
 		return Invitation{}, errGone()
 	}
 	invitation := Invitation{Session: x, PartnerName: tenant.Name}
+	if marked == "" {
+		invitation.Cookie, err = f.cookies.seal(flowCookie{Browser: tenants.RandomToken(), Session: x.ID})
+		if err != nil {
+			return Invitation{}, fmt.Errorf("invite: seal cookie: %w", err)
+		}
+	}
 	if x.ConnectionID != (tenants.ConnectionID{}) {
 		pinned, err := f.cfg.Store.Connection(r.Context(), x.Tenant, x.ConnectionID)
 		if fault.KindOf(err) == fault.NotFound {
@@ -52,20 +64,17 @@ func (f *Flow) Invite(r *http.Request, link string) (Invitation, error) {
 
 func errGone() error { return fault.New(fault.NotFound, "This link can't be used (any more).", nil) }
 
-// startedHere returns the state of this browser's earlier click, "" before the
-// first; fault.NotFound when the session is over or another browser's.
+// startedHere returns the secret that marks this browser, "" when it has none yet;
+// fault.NotFound when the session is over or another browser's.
 func (f *Flow) startedHere(r *http.Request, x tenants.Session) (string, error) {
 	if !x.Open() {
 		return "", errGone()
 	}
-	if x.Status == tenants.SessionCreated {
-		return "", nil
-	}
 	cookie, err := f.cookies.open(r, x.ID)
-	if err != nil || !x.MatchesState(cookie.State) {
+	if x.Status == tenants.SessionStarted && (err != nil || !x.MatchesBrowser(cookie.Browser)) {
 		return "", errGone()
 	}
-	return cookie.State, nil
+	return cookie.Browser, nil //nolint:nilerr // without a usable cookie it is not marked
 }
 
 // Begin is the click: it fixes a new state and verifier, and returns the URL of
@@ -78,10 +87,11 @@ func (f *Flow) Begin(r *http.Request, by tenants.Actor, link string) (string, *h
 	if err != nil {
 		return "", nil, err
 	}
-	previous, err := f.startedHere(r, x)
+	browser, err := f.startedHere(r, x)
 	if err != nil {
 		return "", nil, err
 	}
+	browser = cmp.Or(browser, tenants.RandomToken())
 	tenant, err := f.cfg.Store.Tenant(ctx, x.Tenant)
 	if err != nil {
 		return "", nil, err
@@ -94,7 +104,7 @@ func (f *Flow) Begin(r *http.Request, by tenants.Actor, link string) (string, *h
 		return "", nil, fmt.Errorf("begin: %w", err)
 	}
 	content := flowCookie{
-		State: newState(x.ID), Verifier: prisma.NewVerifier(), Session: x.ID, Tenant: x.Tenant.String(),
+		Browser: browser, State: newState(x.ID), Verifier: prisma.NewVerifier(), Session: x.ID, Tenant: x.Tenant.String(),
 		ClientID: client.ID, Issuer: f.cfg.OAuth.Issuer(), RedirectURI: f.RedirectURI(),
 	}
 	target, err := f.cfg.OAuth.AuthorizationURL(prisma.AuthorizationRequest{
@@ -108,7 +118,7 @@ func (f *Flow) Begin(r *http.Request, by tenants.Actor, link string) (string, *h
 		return "", nil, fmt.Errorf("begin: seal cookie: %w", err)
 	}
 	err = f.cfg.Store.StartSession(ctx, user(by, x), x, tenants.Start{
-		State: content.State, PreviousState: previous, ClientID: content.ClientID, RedirectURI: content.RedirectURI,
+		State: content.State, Browser: browser, ClientID: content.ClientID, RedirectURI: content.RedirectURI,
 	})
 	if err != nil {
 		return "", nil, err

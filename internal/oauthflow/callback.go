@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -44,6 +45,7 @@ type CallbackResult struct {
 	Denied      bool
 	Expired     bool
 	Failed      bool
+	Pending     bool             // Prisma takes long; the exchange goes on
 	Changed     *WorkspaceChangedError // the user chose another workspace
 }
 
@@ -66,7 +68,11 @@ func (f *Flow) Callback(r *http.Request, by tenants.Actor) (CallbackResult, erro
 	}
 	cookie, err := f.cookies.open(r, x.ID)
 	if errors.Is(err, errNoCookie) {
-		return CallbackResult{Problem: CallbackNoCookie, Session: x}, nil
+		problem := CallbackNoCookie
+		if x.MatchesState(answer.state) && !x.Open() && x.Status != tenants.SessionExpired {
+			problem = CallbackSpent // a reload: the cookie went with the first answer
+		}
+		return CallbackResult{Problem: problem, Session: x}, nil
 	}
 	if err != nil || !f.agrees(cookie, answer, x) {
 		return CallbackResult{Problem: CallbackBad, Cookie: forget(x.ID)}, nil //nolint:nilerr // a page, not a failure
@@ -176,6 +182,17 @@ func (f *Flow) backToPartner(ctx context.Context, x tenants.Session, word string
 }
 
 func (f *Flow) accept(ctx context.Context, by tenants.Actor, x tenants.Session, back tenants.Return) (CallbackResult, error) {
+	tenant, err := f.cfg.Store.Tenant(ctx, x.Tenant)
+	if err != nil {
+		return CallbackResult{}, err
+	}
+	if tenant.Paused {
+		return f.refuse(ctx, by, x, "tenant paused")
+	}
+	client, err := f.cfg.Store.OAuthClientOf(ctx, x.Tenant) // before the session is consumed
+	if err != nil {
+		return CallbackResult{}, fmt.Errorf("callback: %w", err)
+	}
 	completionCode, err := f.cfg.Store.ReturnSession(ctx, by, x, back)
 	if fault.KindOf(err) == fault.NotFound {
 		return CallbackResult{Problem: CallbackSpent, Cookie: forget(x.ID), Session: x}, nil
@@ -184,29 +201,29 @@ func (f *Flow) accept(ctx context.Context, by tenants.Actor, x tenants.Session, 
 		return CallbackResult{}, err
 	}
 	if x.Completion == tenants.CompletionAutomatic {
-		return f.completeHere(ctx, by, x, back)
+		return f.completeHere(ctx, by, x, tenant.Name, client, back)
 	}
 	target, err := withQuery(x.ReturnURL, url.Values{"sessionId": {x.ID.String()}, "completionCode": {completionCode}})
 	return CallbackResult{Redirect: target, Cookie: forget(x.ID), Session: x}, err
 }
 
 // completeHere is automatic completion: the token request in the callback.
-func (f *Flow) completeHere(ctx context.Context, by tenants.Actor, x tenants.Session, back tenants.Return) (CallbackResult, error) {
-	tenant, err := f.cfg.Store.Tenant(ctx, x.Tenant)
-	if err != nil {
-		return CallbackResult{}, err
-	}
-	result := CallbackResult{Cookie: forget(x.ID), Session: x, PartnerName: tenant.Name}
+func (f *Flow) completeHere(ctx context.Context, by tenants.Actor, x tenants.Session, partner string,
+	client tenants.OAuthClient, back tenants.Return,
+) (CallbackResult, error) {
+	result := CallbackResult{Cookie: forget(x.ID), Session: x, PartnerName: partner}
 	clientID, redirectURI := x.StartedWith()
+	var err error
 	result.Connection, err = f.exchange(ctx, by, tenants.Completing{
 		Session: x, Code: back.Code, Verifier: back.Verifier, ClientID: clientID, RedirectURI: redirectURI,
-	})
+	}, client)
 	if change, ok := errors.AsType[*WorkspaceChangedError](err); ok {
 		result.Changed = change
 		return result, nil
 	}
-	if kind := fault.KindOf(err); kind == fault.RestartConnect || kind == fault.CompletionInProgress {
-		result.Failed = true
+	result.Failed = fault.KindOf(err) == fault.RestartConnect
+	result.Pending = fault.KindOf(err) == fault.CompletionInProgress
+	if result.Failed || result.Pending {
 		return result, nil
 	}
 	result.Connected = err == nil

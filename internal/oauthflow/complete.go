@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"github.com/connect-prisma/server/internal/fault"
@@ -25,8 +26,8 @@ const (
 type WorkspaceChangedError struct {
 	ExpectedID, ExpectedName string
 	ChosenID, ChosenName     string
-	Session                  tenants.SessionID // a fresh session for another try
-	URL                      string            // and its one-time URL
+	Session                  tenants.SessionID // a fresh session for another try; zero if none could be made
+	URL                      string            // and its one-time URL; "" without
 
 	cause error
 }
@@ -50,6 +51,12 @@ func (e *WorkspaceChangedError) Unwrap() error { return e.cause }
 func (f *Flow) Complete(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, id tenants.SessionID,
 	code, userID string,
 ) (tenants.Connection, error) {
+	// Before the claim: once the code has left its row, nothing may fail that could
+	// have failed before.
+	client, err := f.cfg.Store.OAuthClientOf(ctx, tenant)
+	if err != nil {
+		return tenants.Connection{}, fmt.Errorf("complete: %w", err)
+	}
 	claim, err := f.cfg.Store.ClaimCompletion(ctx, by, tenant, id, code, userID)
 	if err != nil {
 		return tenants.Connection{}, err
@@ -57,12 +64,13 @@ func (f *Flow) Complete(ctx context.Context, by tenants.Actor, tenant tenants.Te
 	if claim.Done {
 		return claim.Connection, nil
 	}
-	return f.exchange(ctx, by, claim)
+	return f.exchange(ctx, by, claim, client)
 }
 
 // exchange runs the exchange detached from the caller: a code is spent once it is
 // sent, so hanging up would lose the grant.
-func (f *Flow) exchange(ctx context.Context, by tenants.Actor, claim tenants.Completing) (tenants.Connection, error) {
+func (f *Flow) exchange(ctx context.Context, by tenants.Actor, claim tenants.Completing, client tenants.OAuthClient,
+) (tenants.Connection, error) {
 	type outcome struct {
 		connection tenants.Connection
 		err        error
@@ -70,8 +78,15 @@ func (f *Flow) exchange(ctx context.Context, by tenants.Actor, claim tenants.Com
 	done := make(chan outcome, 1)
 	detached := context.WithoutCancel(ctx)
 	f.running.Go(func() {
-		connection, err := f.exchangeNow(detached, by, claim)
-		done <- outcome{connection, err}
+		var out outcome
+		defer func() {
+			if recover() != nil { // nobody else could, on this goroutine
+				f.cfg.Logger.ErrorContext(detached, "completion panicked", slog.String("stack", string(debug.Stack())))
+				out.err = f.fail(detached, by, claim.Session, "outcome_unknown")
+			}
+			done <- out
+		}()
+		out.connection, out.err = f.exchangeNow(detached, by, claim, client)
 	})
 	patience := time.NewTimer(f.cfg.CompletionWait)
 	defer patience.Stop()
@@ -85,14 +100,14 @@ func (f *Flow) exchange(ctx context.Context, by tenants.Actor, claim tenants.Com
 		WithRetryAfter(2 * time.Second)
 }
 
-func (f *Flow) exchangeNow(ctx context.Context, by tenants.Actor, claim tenants.Completing) (tenants.Connection, error) {
+func (f *Flow) exchangeNow(ctx context.Context, by tenants.Actor, claim tenants.Completing, client tenants.OAuthClient,
+) (tenants.Connection, error) {
 	x := claim.Session
 	log := f.cfg.Logger.With(slog.String("session", x.ID.String()), slog.String("tenant", x.Tenant.String()))
-	client, err := f.cfg.Store.OAuthClientOf(ctx, x.Tenant)
-	if err != nil || client.ID != claim.ClientID {
+	if client.ID != claim.ClientID {
 		// The tenant's client was replaced while the user was away: the code belongs
 		// to the old one.
-		log.ErrorContext(ctx, "code not exchanged: OAuth client", slog.Any("error", err))
+		log.WarnContext(ctx, "code not exchanged: the tenant has another OAuth client by now")
 		return tenants.Connection{}, f.fail(ctx, by, x, "client_changed")
 	}
 	begun := f.cfg.Now()
@@ -219,8 +234,9 @@ func (f *Flow) workspaceChanged(ctx context.Context, by tenants.Actor, x tenants
 		UserID: x.UserID, UserLabel: x.UserLabel, ReturnURL: x.ReturnURL, RestartURL: x.RestartURL,
 		ConnectionID: x.ConnectionID, Completion: x.Completion,
 	})
-	if err != nil {
-		return fmt.Errorf("session for another try: %w", err)
+	if err != nil { // such as a return URL that is no longer registered
+		f.cfg.Logger.WarnContext(ctx, "no session for another try", errAttr(err))
+		return change
 	}
 	change.Session, change.URL = fresh.ID, link
 	return change

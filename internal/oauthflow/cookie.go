@@ -24,9 +24,12 @@ const (
 	maxCookie = 4096
 )
 
-// flowCookie is what the browser carries between the click and the callback,
-// encrypted and signed.
+// flowCookie is what the browser carries between the page and the callback,
+// encrypted and signed. The page sets it with Browser alone: a second click on a
+// slow line overtakes the answer to the first, and has to be known as the same
+// browser's. The click fills in the rest.
 type flowCookie struct {
+	Browser     string            `json:"browser"` // which browser: the one secret that is there before the click
 	State       string            `json:"state"`
 	Verifier    string            `json:"verifier"`
 	Session     tenants.SessionID `json:"-"`

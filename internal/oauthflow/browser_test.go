@@ -1,0 +1,245 @@
+package oauthflow_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/connect-prisma/server/internal/apitest"
+	"github.com/connect-prisma/server/internal/prismasim/prismasimtest"
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+// TestACallbackInAnotherBrowserLeadsNowhere moves the address that Prisma sent one
+// browser to into others: the attacker's code must not end in a victim's session.
+func TestACallbackInAnotherBrowserLeadsNowhere(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t)
+	attacker, victim := begin(t, w, "mallory"), begin(t, w, "victim")
+	disguised := victim.browser.Copy() // the victim's cookie under the attacker's name
+	disguised.Cookies[cookieName(attacker.session.ID)] = victim.browser.Cookies[cookieName(victim.session.ID)]
+
+	browsers := map[string]*apitest.Browser{
+		"without cookies": w.NewBrowser(), "with its own flow": victim.browser.Copy(), "with a renamed cookie": disguised,
+	}
+	refused := 0
+	for name, browser := range browsers {
+		answer := browser.Do(t, http.MethodGet, attacker.callback.String(), nil)
+		if answer.Status != http.StatusBadRequest {
+			t.Errorf("%s: status %d, want 400", name, answer.Status)
+			continue
+		}
+		refused++
+	}
+	// Neither flow was disturbed by that.
+	for _, b := range []begun{attacker, victim} {
+		if answer := b.browser.Do(t, http.MethodGet, b.callback.String(), nil); answer.Status != http.StatusSeeOther {
+			t.Errorf("%s's own callback answered %d", b.session.UserID, answer.Status)
+		}
+	}
+	n := w.Sim.Ledger(t).Counters.CodeExchanges
+	t.Logf("%d of %d browsers refused, %d token requests", refused, len(browsers), n)
+	if n != 0 {
+		t.Errorf("%d token requests", n)
+	}
+}
+
+// TestCallbacksThatPrismaNeverSends: each is refused before anything is looked up.
+func TestCallbacksThatPrismaNeverSends(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t)
+	set := func(name, value string) func(url.Values) { return func(q url.Values) { q.Set(name, value) } }
+	add := func(name, value string) func(url.Values) { return func(q url.Values) { q.Add(name, value) } }
+	tests := map[string]func(url.Values){
+		"no code":           func(q url.Values) { q.Del("code") },
+		"empty code":        set("code", ""),
+		"code of 10 KB":     set("code", strings.Repeat("c", 10<<10)),
+		"two codes":         add("code", "another-code-entirely"),
+		"two states":        add("state", "another-state-entirely"),
+		"state of 10 KB":    set("state", strings.Repeat("s", 10<<10)),
+		"code and error":    set("error", "access_denied"),
+		"wrong issuer":      set("iss", "https://evil.example"),
+		"no issuer":         func(q url.Values) { q.Del("iss") },
+		"two issuers":       func(q url.Values) { q.Add("iss", q.Get("iss")) },
+		"empty issuer":      set("iss", ""),
+		"empty error":       func(q url.Values) { q.Del("code"); q.Set("error", "") },
+		"session id longer": func(q url.Values) { q.Set("state", "x"+q.Get("state")) },
+	}
+	for name, damage := range tests {
+		b := begin(t, w, "ada")
+		query := b.callback.Query()
+		damage(query)
+		u := *b.callback
+		u.RawQuery = query.Encode()
+		answer := b.browser.Do(t, http.MethodGet, u.String(), nil)
+		if name == "no issuer" && answer.Status == http.StatusSeeOther {
+			// RFC 9207 lets a client take an answer without one unless the server
+			// announces that it always sends it.
+			continue
+		}
+		if answer.Status != http.StatusBadRequest {
+			t.Errorf("%s: status %d, want 400", name, answer.Status)
+		}
+	}
+	n := w.Sim.Ledger(t).Counters.CodeExchanges
+	t.Logf("%d damaged callbacks, %d token requests", len(tests), n)
+	if n != 0 {
+		t.Errorf("%d token requests", n)
+	}
+}
+
+func TestAnErrorTextOfPrismaIsNotShown(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t)
+	const marker = "<script>marker-of-the-attacker</script>"
+	for _, word := range []string{marker, "server_error"} {
+		b := begin(t, w, "ada")
+		query := b.callback.Query()
+		query.Del("code")
+		query.Set("error", word)
+		query.Set("error_description", marker)
+		query.Set("error_uri", "https://evil.example/")
+		u := *b.callback
+		u.RawQuery = query.Encode()
+		answer := b.browser.Do(t, http.MethodGet, u.String(), nil)
+		if got := answer.Query(t).Get("error"); answer.Status != http.StatusSeeOther || got != "failed" {
+			t.Errorf("error %q: status %d, told %q", word, answer.Status, got)
+		}
+		if strings.Contains(answer.Location()+string(answer.Body), "marker-of-the-attacker") {
+			t.Error("the text of the query went to the partner")
+		}
+		if got := w.GetSession(t, w.Tenant, b.session.ID).Status; got != "failed" {
+			t.Errorf("the session is %s", got)
+		}
+	}
+}
+
+func TestTwoFlowsInOneBrowserBothFinish(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t)
+	browser := w.NewBrowser()
+	first := w.CreateSession(t, w.Tenant, "ada", nil)
+	second := w.CreateSession(t, w.Tenant, "ada", nil)
+	to1, to2 := browser.Click(t, first.URL), browser.Click(t, second.URL)
+	back2, back1 := browser.Consent(t, to2, workspaceB), browser.Consent(t, to1, workspaceA)
+
+	ids := map[string]string{}
+	for session, back := range map[string]string{first.ID: back1, second.ID: back2} {
+		answer := browser.Do(t, http.MethodGet, back, nil)
+		done := w.Complete(t, w.Tenant.Key, session, answer.Query(t).Get("completionCode"), "ada")
+		connection := apitest.Data[apitest.Connection](t, done)
+		ids[connection.Workspace.ID] = connection.ID
+	}
+	if len(ids) != 2 || ids[workspaceA] == ids[workspaceB] || len(browser.Cookies) != 0 {
+		t.Errorf("connections %v, %d cookies are left", ids, len(browser.Cookies))
+	}
+	t.Logf("2 flows in one browser: %d connections, %d token requests", len(ids), w.Sim.Ledger(t).Counters.CodeExchanges)
+}
+
+func TestARepeatedClickReplacesTheOneBefore(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t)
+	browser := w.NewBrowser()
+	session := w.CreateSession(t, w.Tenant, "ada", nil)
+	old := browser.Consent(t, browser.Click(t, session.URL), workspaceA)
+	before := browser.Copy() // a browser that kept the first cookie, against the rules
+	fresh := browser.Consent(t, browser.Click(t, session.URL), workspaceA)
+
+	for name, b := range map[string]*apitest.Browser{"with the new cookie": browser.Copy(), "with the old cookie": before} {
+		if answer := b.Do(t, http.MethodGet, old, nil); answer.Status != http.StatusBadRequest {
+			t.Errorf("the old callback %s answered %d", name, answer.Status)
+		}
+	}
+	answer := browser.Do(t, http.MethodGet, fresh, nil)
+	if answer.Status != http.StatusSeeOther {
+		t.Fatalf("the new callback answered %d", answer.Status)
+	}
+	done := w.Complete(t, w.Tenant.Key, session.ID, answer.Query(t).Get("completionCode"), "ada")
+	if n := w.Sim.Ledger(t).Counters.CodeExchanges; done.Status != http.StatusOK || n != 1 {
+		t.Errorf("complete answered %d after %d token requests", done.Status, n)
+	}
+}
+
+// TestLinksThatCantBeUsedLookAllTheSame compares every kind of unusable link, byte
+// by byte, in another browser and for GET and POST.
+func TestLinksThatCantBeUsedLookAllTheSame(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t)
+	started := begin(t, w, "started")
+	used := w.CreateSession(t, w.Tenant, "used", nil)
+	w.NewBrowser().Finish(t, used.URL, workspaceA)
+	denied := w.CreateSession(t, w.Tenant, "denied", nil)
+	w.NewBrowser().Finish(t, denied.URL, "")
+	expired := w.CreateSession(t, w.Tenant, "expired", map[string]any{"expiresInSeconds": 60})
+	w.DB.Advance(t, 61*time.Second)
+
+	links := map[string]string{
+		"unknown":   apitest.PublicURL + "/connect/" + strings.Repeat("A", 43),
+		"malformed": apitest.PublicURL + "/connect/x",
+		"foreign":   started.session.URL, "used": used.URL, "denied": denied.URL, "expired": expired.URL,
+	}
+	bodies := map[string]int{}
+	for name, link := range links {
+		stranger := w.NewBrowser()
+		for method, answer := range map[string]apitest.Answer{
+			"GET": stranger.Do(t, http.MethodGet, link, nil), "POST": stranger.Press(t, link),
+		} {
+			bodies[string(answer.Body)]++
+			if answer.Status != http.StatusNotFound || len(stranger.Cookies) != 0 || answer.Heading(t) == "" {
+				t.Errorf("%s %s answered %d", method, name, answer.Status)
+			}
+		}
+	}
+	t.Logf("%d kinds of links × 2 methods: %d different pages", len(links), len(bodies))
+	if len(bodies) != 1 {
+		t.Errorf("%d different pages", len(bodies))
+	}
+	// The browser that began is not locked out by any of that.
+	if answer := started.browser.Press(t, started.session.URL); answer.Status != http.StatusSeeOther {
+		t.Errorf("the browser that began: %d", answer.Status)
+	}
+}
+
+func TestOnlyOneOfManyBrowsersGetsALink(t *testing.T) {
+	t.Parallel()
+	const many = 30
+	w := apitest.New(t)
+	session := w.CreateSession(t, w.Tenant, "ada", nil)
+	var started, refused atomic.Int32
+	apitest.AtOnce(many, func(int) {
+		switch answer := w.NewBrowser().Press(t, session.URL); answer.Status {
+		case http.StatusSeeOther:
+			started.Add(1)
+		case http.StatusNotFound:
+			refused.Add(1)
+		default:
+			t.Errorf("status %d", answer.Status)
+		}
+	})
+	t.Logf("%d browsers click one link: %d go on, %d see the neutral page", many, started.Load(), refused.Load())
+	if started.Load() != 1 || refused.Load() != many-1 {
+		t.Errorf("%d go on", started.Load())
+	}
+}
+
+func TestACodeOfAReplacedClientIsNotPresented(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t)
+	b := begin(t, w, "ada")
+	// The tenant gets another OAuth client while the user is away: a code of the old
+	// one must not be presented by the new one.
+	other := tenants.OAuthClient{ID: prismasimtest.OtherClientID, Secret: prismasimtest.ClientSecret}
+	_, err := w.Store.UpdateTenant(t.Context(), tenants.System(), w.Tenant.ID, tenants.TenantChange{Client: &other})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := b.browser.Do(t, http.MethodGet, b.callback.String(), nil)
+	done := w.Complete(t, w.Tenant.Key, b.session.ID, answer.Query(t).Get("completionCode"), "ada")
+	apitest.WantProblem(t, done, http.StatusConflict, "restart-connect")
+	if n := w.Sim.Ledger(t).Counters.CodeExchanges; n != 0 {
+		t.Errorf("%d token requests", n)
+	}
+}
