@@ -61,6 +61,9 @@ func (cmd *devCommand) Run(ctx context.Context, c *console) error {
 	if err := forgetPGVariables(); err != nil {
 		return err
 	}
+	if err := cmd.withdraw(); err != nil {
+		return err
+	}
 	d := &development{cmd: cmd, console: c, log: log}
 	defer d.close(context.WithoutCancel(ctx))
 	if err := d.prepare(ctx); err != nil {
@@ -167,6 +170,7 @@ func (d *development) run(ctx context.Context, began time.Time) error {
 	})
 	group.Go(func() error { return d.announce(ctx, began) })
 	err = group.Wait()
+	err = errors.Join(err, d.cmd.withdraw())
 	if err == nil {
 		d.console.printf("\nStopped. The data stays in %s.\n", d.cmd.DataDir)
 	}

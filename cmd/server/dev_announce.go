@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -29,6 +31,17 @@ type devFile struct {
 	WorkspaceIDs         []string `json:"workspaceIds"`         // that a user can choose
 }
 
+// announcement is the file whose being there says that everything is ready.
+func (cmd *devCommand) announcement() string { return filepath.Join(cmd.DataDir, "dev.json") }
+
+// withdraw removes it: whoever waits for it must not find that of an earlier start.
+func (cmd *devCommand) withdraw() error {
+	if err := os.Remove(cmd.announcement()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // announce waits until everything answers, writes dev.json and serve.env, and
 // tells people what to do next.
 func (d *development) announce(ctx context.Context, began time.Time) error {
@@ -47,6 +60,9 @@ func (d *development) announce(ctx context.Context, began time.Time) error {
 			return err
 		}
 	}
+	if ctx.Err() != nil {
+		return nil // stopped before it was ready
+	}
 	if err := writeFile(filepath.Join(d.cmd.DataDir, "serve.env"), d.settings.environment()); err != nil {
 		return err
 	}
@@ -54,7 +70,7 @@ func (d *development) announce(ctx context.Context, began time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(d.cmd.DataDir, "dev.json"), append(content, '\n')); err != nil {
+	if err := writeFile(d.cmd.announcement(), append(content, '\n')); err != nil {
 		return err
 	}
 	d.console.printf(`Connect Prisma is ready (%.1f s).
@@ -70,7 +86,7 @@ Try the API:
 Everything a script needs is in %s, the log in server.log beside it.
 Ctrl-C stops it all; the data stays.
 `, time.Since(began).Seconds(), file.SampleAppURL, file.AdminURL, file.AdminEmail, file.AdminPassword, file.SimulatorURL,
-		file.APIKey, file.PublicURL, filepath.Join(d.cmd.DataDir, "dev.json"))
+		file.APIKey, file.PublicURL, d.cmd.announcement())
 	return nil
 }
 

@@ -91,6 +91,16 @@ func (db *devDatabases) makeDatabase(ctx context.Context, state devState) error 
 		if !able {
 			return errors.New("DATABASE_URL: the role needs CREATEDB and CREATEROLE")
 		}
+		var foreign bool
+		err = conn.QueryRow(ctx, `
+			SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1) AND NOT EXISTS (SELECT FROM pg_database WHERE datname = $2)`,
+			devAppRole, devDatabase).Scan(&foreign)
+		if err != nil {
+			return fmt.Errorf("look for another installation: %w", err)
+		}
+		if foreign { // roles belong to the whole server, and dev sets their passwords
+			return fmt.Errorf("DATABASE_URL: another installation uses the role %s on this server; give dev a server of its own", devAppRole)
+		}
 		_, err = conn.Exec(ctx, "CREATE ROLE "+devOwnerRole+" LOGIN CREATEROLE")
 		if err != nil && postgres.SQLSTATE(err) != "42710" { // it exists
 			return fmt.Errorf("create role %s: %w", devOwnerRole, err)

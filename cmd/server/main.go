@@ -3,7 +3,7 @@
 //
 //	server dev       everything on one machine: Postgres, simulator, sample app, service
 //	server serve     the service alone, as in production
-//	server help      the other commands
+//	server --help    the other commands
 package main
 
 import (
@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -26,7 +27,8 @@ func main() {
 	err := run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "server: "+err.Error())
+		// One line, also for what pgx and joined errors spread over several.
+		fmt.Fprintln(os.Stderr, "server: "+strings.NewReplacer("\n\t", " ", "\n", "; ").Replace(err.Error()))
 		os.Exit(1)
 	}
 }

@@ -28,7 +28,13 @@ import (
 const (
 	// drainFor bounds a shutdown: an exchange may take 65 s and its save 90 s more.
 	// The process manager has to wait longer before it kills.
-	drainFor = 150 * time.Second
+	drainFor = 170 * time.Second
+	// requestsFor is how long requests may go on meanwhile; a creating call may take
+	// a minute. A client that reads slowly must not eat the time of the exchanges.
+	requestsFor = 75 * time.Second
+	// exchangesOpen is how long, from the signal on, a request that is still here may
+	// begin an exchange. Later ones would not fit.
+	exchangesOpen = 10 * time.Second
 	// The reserved pool that saves token pairs.
 	tokenPoolSize = 4
 )
@@ -166,7 +172,8 @@ func (s *service) build() error {
 	}
 	dashboard, err := admin.New(admin.Config{
 		Store: s.store, Pages: pages, Now: time.Now, Origin: s.cfg.PublicURL, Logger: s.log,
-		IP: func(r *http.Request) netip.Addr { return httpapi.ClientAddr(r, s.cfg.TrustedHops) },
+		RequestID: httpapi.RequestID,
+		IP:        func(r *http.Request) netip.Addr { return httpapi.ClientAddr(r, s.cfg.TrustedHops) },
 	})
 	if err != nil {
 		return err
@@ -216,20 +223,46 @@ func (s *service) serve(ctx context.Context, listener net.Listener) error {
 	return errors.Join(err, s.drain(ctx, server))
 }
 
+// drain ends the replica without losing anything. Readiness goes off first, for
+// DRAIN_DELAY, so that balancers stop sending; then requests, jobs and exchanges
+// end side by side.
 func (s *service) drain(ctx context.Context, server *http.Server) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainFor)
 	defer cancel()
 	began := time.Now()
 	s.log.InfoContext(ctx, "draining")
 	s.api.Drain()
-	err := errors.Join(
-		server.Shutdown(ctx),
-		s.flow.Wait(ctx),
-		s.jobs.Stop(ctx), // before the refresher: a job may be refreshing
-		s.refresher.Wait(ctx),
-	)
+	pause(ctx, s.cfg.DrainDelay)
+	served := make(chan error, 1)
+	go func() {
+		within, cancel := context.WithTimeout(ctx, requestsFor)
+		defer cancel()
+		err := server.Shutdown(within)
+		if err != nil {
+			err = errors.Join(err, server.Close())
+		}
+		served <- errors.Join(err, s.flow.Wait(ctx), s.jobs.Stop(ctx))
+	}()
+	var err error
+	select {
+	case err = <-served:
+		err = errors.Join(err, s.refresher.Wait(ctx))
+	case <-time.After(exchangesOpen):
+		err = s.refresher.Wait(ctx) // begins no more, waits for those in flight
+		err = errors.Join(err, <-served)
+	}
 	s.log.InfoContext(ctx, "drained", slog.Duration("took", time.Since(began)), slog.Bool("clean", err == nil))
 	return err
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }
 
 func (s *service) close() {

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/caarlos0/env/v11"
 
@@ -25,7 +27,7 @@ const (
 // that NAME_FILE names.
 type settings struct {
 	DatabaseURL        string `env:"DATABASE_URL"`         // as connect_app; required
-	MigrateDatabaseURL string `env:"MIGRATE_DATABASE_URL"` // as the owner; default DATABASE_URL
+	MigrateDatabaseURL string `env:"MIGRATE_DATABASE_URL"` // as the owner; default DATABASE_DIRECT_URL, then DATABASE_URL
 	DatabaseDirectURL  string `env:"DATABASE_DIRECT_URL"`  // past a pooler, for jobs; default DATABASE_URL
 	Environment        string `env:"ENVIRONMENT"`          // such as "production"; required
 	ListenAddr         string `env:"LISTEN_ADDR" envDefault:":8080"`
@@ -38,6 +40,10 @@ type settings struct {
 	TokenKeyset        string `env:"TOKEN_KEYSET"`         // required; `secrets generate` prints it
 	LogLevel           string `env:"LOG_LEVEL" envDefault:"info"`
 	TrustedHops        int    `env:"TRUSTED_HOPS" envDefault:"0"` // proxies that add to X-Forwarded-For
+
+	// How long readiness is off, at the end, before connections are refused: as long
+	// as a balancer needs to notice.
+	DrainDelay time.Duration `env:"DRAIN_DELAY" envDefault:"0s"`
 }
 
 // settingNames are the variables that loadSettings reads; secret ones also as
@@ -45,7 +51,7 @@ type settings struct {
 func settingNames() (plain, secret []string) {
 	plain = []string{
 		"ENVIRONMENT", "LISTEN_ADDR", "PUBLIC_URL", "PRISMA_API_URL", "PRISMA_AUTH_URL",
-		"PRISMA_CLIENT_ID", "LOG_LEVEL", "TRUSTED_HOPS",
+		"PRISMA_CLIENT_ID", "LOG_LEVEL", "TRUSTED_HOPS", "DRAIN_DELAY",
 	}
 	secret = []string{
 		"DATABASE_URL", "MIGRATE_DATABASE_URL", "DATABASE_DIRECT_URL",
@@ -75,11 +81,11 @@ func loadSettings(getenv func(string) string) (settings, error) {
 	}
 	var s settings
 	if err := env.ParseWithOptions(&s, env.Options{Environment: values}); err != nil {
-		return settings{}, errors.New("TRUSTED_HOPS must be a whole number") // the one value that is not text
+		// The only two that are not text.
+		return settings{}, errors.New("TRUSTED_HOPS must be a whole number and DRAIN_DELAY a duration such as 5s")
 	}
-	if s.MigrateDatabaseURL == "" {
-		s.MigrateDatabaseURL = s.DatabaseURL
-	}
+	// Past a pooler if there is a way: migrations run under a session lock.
+	s.MigrateDatabaseURL = cmp.Or(s.MigrateDatabaseURL, s.DatabaseDirectURL, s.DatabaseURL)
 	s.PublicURL = strings.TrimSuffix(s.PublicURL, "/")
 	return s, nil
 }

@@ -17,10 +17,10 @@ import (
 // simulateCommand runs the Prisma simulator alone, for a service that runs
 // elsewhere.
 type simulateCommand struct {
-	DataDir string   `default:".simulator" help:"Where its state is kept, and its Postgres unless DATABASE_URL names one."`
-	Listen  string   `default:"127.0.0.1:8081" help:"Where it listens."`
-	URL     string   `help:"The origin that browsers and the service reach it by. Default: http:// and the listen address."`
-	Seed    []string `help:"Further redirect URIs of the seeded client; may be given several times."`
+	DataDir  string   `default:".simulator" help:"Where its state is kept, and its Postgres unless DATABASE_URL names one."`
+	Listen   string   `default:"127.0.0.1:8081" help:"Where it listens."`
+	URL      string   `help:"The origin that browsers and the service reach it by. Default: http:// and the listen address."`
+	Redirect []string `name:"redirect-uri" help:"A further redirect URI of the seeded client; may be given several times."`
 }
 
 // Run implements the command.
@@ -50,7 +50,7 @@ func (cmd *simulateCommand) Run(ctx context.Context, c *console) error {
 	}
 	sim, err := prismasim.New(ctx, prismasim.Config{
 		URL: origin, DatabaseURL: databaseURL, StateDir: filepath.Join(cmd.DataDir, "simulator"), Logger: log,
-		Seed: devSeed(state, append(cmd.Seed, "http://localhost:8080/oauth/callback")),
+		Seed: devSeed(state, append(cmd.Redirect, "http://localhost:8080/oauth/callback")),
 	})
 	if err != nil {
 		_ = listener.Close()
