@@ -1,0 +1,54 @@
+# Every task of this project. `make help` lists them.
+
+GO            ?= go
+LINT_VERSION  := 2.15.0
+LINT          := bin/golangci-lint-$(LINT_VERSION)
+# Packages under test, and further flags for go test: make test PKG=./internal/prisma/... TESTFLAGS=-v
+PKG           ?= ./...
+TESTFLAGS     ?=
+# Flags for dev: make dev ARGS='--data-dir /tmp/demo --listen 127.0.0.1:9080'
+ARGS          ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help dev test lint fmt build tools compose-check clean
+
+help: ## List these tasks.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+dev: ## Run everything on this machine: Postgres, Prisma simulator, service, sample app.
+	@[ -n "$$DATABASE_URL" ] || .ci/packages postgres
+	@$(GO) build -o bin/server ./cmd/server
+	@exec bin/server dev $(ARGS)
+
+# One Postgres serves all packages of the run. Two packages at a time: each brings
+# processes of its own.
+test: ## Run every test with the race detector, with what they need installed first.
+	@.ci/packages postgres browser compiler tools
+	$(GO) build -o bin/withpg ./internal/pgtest/withpg
+	bin/withpg -- $(GO) test -race -p 2 -timeout 15m $(TESTFLAGS) $(PKG)
+
+lint: $(LINT) ## Run the linters, and vet for macOS too.
+	$(LINT) run ./...
+	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
+
+fmt: $(LINT) ## Format the code as the linters want it.
+	$(LINT) fmt ./...
+
+build: ## Build the server into bin/, static and without paths of this machine.
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/server ./cmd/server
+
+tools: $(LINT) ## Build the linter and install what tests and compose-check need.
+	@.ci/packages postgres browser compiler tools compose
+
+compose-check: ## Check the compose file, with the simulator's profile and without.
+	@.ci/packages compose
+	docker-compose --env-file deploy/.env.example config --quiet
+	docker-compose --env-file deploy/.env.example --profile simulator config --quiet
+
+clean: ## Remove what the tasks built. The data of dev stays in .dev.
+	rm -rf bin
+
+# The version is part of the name, so that a new pin builds a new linter.
+$(LINT):
+	GOBIN=$(CURDIR)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINT_VERSION)
+	mv bin/golangci-lint $@
