@@ -81,18 +81,15 @@ type Scope struct {
 // is nothing to escape; SET LOCAL ends with the transaction, which also holds
 // behind a pooler in transaction mode.
 func (s Scope) begin() string {
-	lock, statement := s.Lock, s.Statement
+	lock := s.Lock
 	if lock == 0 {
 		lock = 2 * time.Second
-	}
-	if statement == 0 {
-		statement = 5 * time.Second
 	}
 	// Without the third, a process that was cut off from the server would keep its
 	// row locks until TCP gives up, hours later.
 	query := fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = %d; SET LOCAL statement_timeout = %d; "+
 		"SET LOCAL idle_in_transaction_session_timeout = %d",
-		lock.Milliseconds(), statement.Milliseconds(), idleInTransaction.Milliseconds())
+		lock.Milliseconds(), s.statement().Milliseconds(), idleInTransaction.Milliseconds())
 	if s.Operator {
 		query += "; SET LOCAL ROLE " + OperatorRole
 	}

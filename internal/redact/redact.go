@@ -25,7 +25,7 @@ func New() *Redactor {
 		regexp.MustCompile(`(eyJ)[A-Za-z0-9_=-]{8,}(?:\.[A-Za-z0-9_=-]*){0,2}`),
 		regexp.MustCompile(`((?i)\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}`),
 		regexp.MustCompile(`(://[^\s:/@]*:)[^\s@]+@`),
-		regexp.MustCompile(`((?i)\b(?:password|code|state|completionCode|access_token|refresh_token|client_secret|code_verifier|token)=)[^\s&"']+`),
+		regexp.MustCompile(`((?i)\b(?:password|code|state|completionCode|access_token|refresh_token|client_secret|code_verifier|token)=)[^\s&"']{6,}`),
 		regexp.MustCompile(`(/(?:connect|claim)/)[A-Za-z0-9_-]{20,}`),
 	}}
 }
@@ -44,14 +44,11 @@ func (r *Redactor) Attr(_ []string, attr slog.Attr) slog.Attr {
 	if secretName(attr.Key) {
 		return slog.String(attr.Key, Mark)
 	}
-	switch attr.Value.Kind() {
-	case slog.KindString:
+	if attr.Value.Kind() == slog.KindString {
 		return slog.String(attr.Key, r.Text(attr.Value.String()))
-	case slog.KindAny:
-		if err, ok := attr.Value.Any().(error); ok {
-			return slog.String(attr.Key, r.Text(err.Error()))
-		}
-	default:
+	}
+	if err, ok := attr.Value.Any().(error); ok {
+		return slog.String(attr.Key, r.Text(err.Error()))
 	}
 	return attr
 }

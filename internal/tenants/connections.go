@@ -68,11 +68,16 @@ func scanConnection(row pgx.CollectableRow) (Connection, error) {
 
 // connectionRow reads a connection that is not disconnected.
 func connectionRow(ctx context.Context, tx pgx.Tx, tenant TenantID, id ConnectionID, lock string) (Connection, error) {
-	rows, err := tx.Query(ctx, selectConnection+
-		` WHERE tenant_id = $1 AND id = $2 AND status <> 'disconnected' `+lock, tenant, id)
+	rows, err := tx.Query(ctx, selectLiveConnection+lock, tenant, id)
 	if err != nil {
 		return Connection{}, fmt.Errorf("read connection: %w", err)
 	}
+	return oneConnection(rows)
+}
+
+const selectLiveConnection = selectConnection + ` WHERE tenant_id = $1 AND id = $2 AND status <> 'disconnected' `
+
+func oneConnection(rows pgx.Rows) (Connection, error) {
 	c, err := pgx.CollectExactlyOneRow(rows, scanConnection)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Connection{}, errNoConnection()
@@ -88,11 +93,11 @@ func errNoConnection() error {
 // tenant's or disconnected.
 func (s *Store) Connection(ctx context.Context, tenant TenantID, id ConnectionID) (Connection, error) {
 	var c Connection
-	err := s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
+	err := s.read(ctx, tenant, func(rows pgx.Rows) error {
 		var err error
-		c, err = connectionRow(ctx, tx, tenant, id, "")
+		c, err = oneConnection(rows)
 		return err
-	})
+	}, selectLiveConnection, tenant, id)
 	return c, err
 }
 
@@ -109,18 +114,15 @@ type ConnectionFilter struct {
 // are more behind the limit.
 func (s *Store) Connections(ctx context.Context, tenant TenantID, f ConnectionFilter) ([]Connection, bool, error) {
 	var list []Connection
-	err := s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, selectConnection+`
-			WHERE tenant_id = $1 AND id > $2 AND ($3 = '' OR user_id = $3) AND ($4 = '' OR workspace_id = $4)
-			  AND CASE WHEN $5 = '' THEN status <> 'disconnected' ELSE status = $5 END
-			ORDER BY id LIMIT $6`,
-			tenant, f.After, f.UserID, f.WorkspaceID, f.Status, f.Limit+1)
-		if err != nil {
-			return fmt.Errorf("list connections: %w", err)
-		}
+	err := s.read(ctx, tenant, func(rows pgx.Rows) error {
+		var err error
 		list, err = pgx.CollectRows(rows, scanConnection)
 		return err
-	})
+	}, selectConnection+`
+		WHERE tenant_id = $1 AND id > $2 AND ($3 = '' OR user_id = $3) AND ($4 = '' OR workspace_id = $4)
+		  AND CASE WHEN $5 = '' THEN status <> 'disconnected' ELSE status = $5 END
+		ORDER BY id LIMIT $6`,
+		tenant, f.After, f.UserID, f.WorkspaceID, f.Status, f.Limit+1)
 	if len(list) > f.Limit {
 		return list[:f.Limit], true, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/postgres"
 )
 
 // Scope is a right of an API key.
@@ -175,55 +176,51 @@ func (s *Store) Authenticate(ctx context.Context, presented string) (Caller, err
 	if err != nil {
 		return Caller{}, err
 	}
-	var caller Caller
-	err = s.inNobody(ctx, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `SELECT tenant_id, key_id FROM app.find_api_key($1)`, hashes).
-			Scan(&caller.Tenant.ID, &caller.Key)
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return Caller{}, refused
-	}
-	if err != nil {
-		return Caller{}, fmt.Errorf("find key: %w", err)
-	}
-	err = s.inTenant(ctx, caller.Tenant.ID, func(tx pgx.Tx) error {
-		return s.readCaller(ctx, tx, &caller)
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
+	caller, stale, err := s.readCaller(ctx, hashes)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && caller.Tenant.Paused {
 		return Caller{}, refused
 	}
 	if err != nil {
 		return Caller{}, fmt.Errorf("read key: %w", err)
 	}
+	if stale {
+		if err := s.noteUse(ctx, caller); err != nil {
+			return Caller{}, fmt.Errorf("note use of key: %w", err)
+		}
+	}
 	return caller, nil
 }
 
-// readCaller loads a live key and its tenant, and notes the use once a minute.
-// pgx.ErrNoRows: not live.
-func (s *Store) readCaller(ctx context.Context, tx pgx.Tx, caller *Caller) error {
-	var stale bool
-	err := tx.QueryRow(ctx, `
-		SELECT scopes, last_used_at IS NULL OR last_used_at < app.now() - interval '1 minute' FROM api_keys
-		WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > app.now())`,
-		caller.Tenant.ID, caller.Key).Scan(&caller.Scopes, &stale)
-	if err != nil {
+// readCaller finds the live key of one of the hashes with its tenant, in one round
+// trip. stale: its last use is to be noted. pgx.ErrNoRows: there is none.
+func (s *Store) readCaller(ctx context.Context, hashes [][]byte) (caller Caller, stale bool, err error) {
+	err = postgres.ReadFound(ctx, s.pool, `SELECT tenant_id FROM app.find_api_key($1)`, []any{hashes},
+		func(rows pgx.Rows) error {
+			caller, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Caller, error) {
+				var c Caller
+				err := row.Scan(append(c.Tenant.columns(), &c.Key, &c.Scopes, &stale)...)
+				return c, err
+			})
+			return err
+		}, `
+		SELECT `+tenantColumns+`, k.id, k.scopes,
+		       k.last_used_at IS NULL OR k.last_used_at < app.now() - interval '1 minute'
+		FROM api_keys k JOIN tenants t ON t.id = k.tenant_id
+		WHERE k.tenant_id = app.tenant() AND k.key_hash = ANY ($1)
+		  AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > app.now())`, hashes)
+	return caller, stale, err
+}
+
+// noteUse notes the use of a key, once a minute. SKIP LOCKED: a hundred callers at
+// the turn of a minute don't queue for it.
+func (s *Store) noteUse(ctx context.Context, caller Caller) error {
+	return s.inTenant(ctx, caller.Tenant.ID, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `
+			UPDATE api_keys SET last_used_at = app.now() WHERE tenant_id = $1 AND id IN (
+				SELECT id FROM api_keys WHERE tenant_id = $1 AND id = $2 FOR UPDATE SKIP LOCKED)`,
+			caller.Tenant.ID, caller.Key)
 		return err
-	}
-	if caller.Tenant, err = tenantRow(ctx, tx, caller.Tenant.ID, ""); err != nil {
-		return err
-	}
-	if caller.Tenant.Paused {
-		return pgx.ErrNoRows
-	}
-	if !stale {
-		return nil
-	}
-	// SKIP LOCKED: a hundred callers at the turn of a minute don't queue for it.
-	_, err = tx.Exec(ctx, `
-		UPDATE api_keys SET last_used_at = app.now() WHERE tenant_id = $1 AND id IN (
-			SELECT id FROM api_keys WHERE tenant_id = $1 AND id = $2 FOR UPDATE SKIP LOCKED)`,
-		caller.Tenant.ID, caller.Key)
-	return err
+	})
 }
 
 func nullTime(t time.Time) *time.Time {

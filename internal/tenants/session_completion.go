@@ -26,8 +26,7 @@ type Return struct {
 // and returns the completion code, which is kept as a hash; with
 // CompletionAutomatic it moves straight to completing and returns "".
 //
-// fault.Expired: too late. fault.NotFound: not started, already consumed, or
-// another state.
+// fault.NotFound: not started, already consumed, too late, or another state.
 func (s *Store) ReturnSession(ctx context.Context, by Actor, x Session, back Return) (string, error) {
 	hash := sha256.Sum256([]byte(back.State))
 	completionCode, status := RandomToken(), SessionReturned

@@ -81,6 +81,11 @@ func (s *Store) inOperator(ctx context.Context, fn func(tx pgx.Tx) error) error 
 	return postgres.InTx(ctx, s.pool, postgres.Scope{Operator: true}, fn)
 }
 
+// read runs one query of that tenant in one round trip.
+func (s *Store) read(ctx context.Context, tenant TenantID, collect func(rows pgx.Rows) error, sql string, args ...any) error {
+	return postgres.Read(ctx, s.pool, postgres.Scope{Tenant: tenant.UUID}, collect, sql, args...)
+}
+
 // inNobody runs fn in a transaction that sees no tenant's rows: only the
 // look-ups that find one work there.
 func (s *Store) inNobody(ctx context.Context, fn func(tx pgx.Tx) error) error {

@@ -206,16 +206,25 @@ func (s *Store) Tenants(ctx context.Context) ([]Tenant, error) {
 	return all, err
 }
 
-const selectTenant = `
-	SELECT t.id, t.name, t.status = 'paused', t.completion, t.shared_client, coalesce(t.oauth_client_id, ''),
-	       coalesce(t.restart_url, ''), t.created_at,
-	       ARRAY(SELECT u.url FROM tenant_return_urls u WHERE u.tenant_id = t.id ORDER BY u.url)
-	FROM tenants t`
+const (
+	tenantColumns = `
+		t.id, t.name, t.status = 'paused', t.completion, t.shared_client, coalesce(t.oauth_client_id, ''),
+		coalesce(t.restart_url, ''), t.created_at,
+		ARRAY(SELECT u.url FROM tenant_return_urls u WHERE u.tenant_id = t.id ORDER BY u.url)`
+	selectTenant = `SELECT ` + tenantColumns + ` FROM tenants t`
+)
+
+// columns are the destinations of tenantColumns.
+func (t *Tenant) columns() []any {
+	return []any{
+		&t.ID, &t.Name, &t.Paused, &t.Completion, &t.SharedClient, &t.OAuthClientID,
+		&t.RestartURL, &t.CreatedAt, &t.ReturnURLs,
+	}
+}
 
 func scanTenant(row pgx.CollectableRow) (Tenant, error) {
 	var t Tenant
-	err := row.Scan(&t.ID, &t.Name, &t.Paused, &t.Completion, &t.SharedClient, &t.OAuthClientID,
-		&t.RestartURL, &t.CreatedAt, &t.ReturnURLs)
+	err := row.Scan(t.columns()...)
 	return t, err
 }
 

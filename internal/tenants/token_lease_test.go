@@ -153,8 +153,8 @@ func TestOnlyOneOfManyClaimsIsDue(t *testing.T) {
 	var due, held int
 	var all sync.WaitGroup
 	for range 4 {
-		replica := l.store(t, tenants.Config{Pool: openPool(t, l.db.AppURL, 4, nil)}).TokensOf(l.owner, l.id)
-		for range 5 {
+		replica := l.store(t, tenants.Config{Pool: openPool(t, l.db.AppURL, 2, nil)}).TokensOf(l.owner, l.id)
+		for range 2 {
 			all.Go(func() {
 				claim, err := replica.Claim(t.Context(), stored)
 				if err != nil {
@@ -172,8 +172,8 @@ func TestOnlyOneOfManyClaimsIsDue(t *testing.T) {
 		}
 	}
 	all.Wait()
-	if due != 1 || held != 19 {
-		t.Errorf("of 20 claims at once %d are due and %d held, want 1 and 19", due, held)
+	if due != 1 || held != 7 {
+		t.Errorf("of 8 claims at once %d are due and %d held, want 1 and 7", due, held)
 	}
 }
 

@@ -152,6 +152,32 @@ func TestSaveAfterTheLeaseIsOver(t *testing.T) {
 		ok(t, l.Save(t.Context(), newer, next(newer, "3")))
 		l.wantState(t, "refreshed", state{Status: "active", Generation: 3})
 	})
+	// Given up too early: its pair may well be alive, and a call will tell.
+	t.Run("its late retry was lost too", func(t *testing.T) {
+		t.Parallel()
+		l := openLeased(t)
+		claim := l.due(t)
+		l.db.Advance(t, late)
+		ok(t, l.Settle(t.Context(), l.due(t), prisma.Unknown))
+		l.wantState(t, "given up", state{Status: "needs_reconnect", Generation: 1, Retried: true})
+		ok(t, l.Save(t.Context(), claim, next(claim, "2")))
+		l.wantState(t, "saved", state{Status: "suspect", Generation: 2})
+		if got := l.stored(t).Access; got != "access-2" {
+			t.Errorf("stored %q", got)
+		}
+	})
+	// Prisma has said that the grant is dead: a pair of it is of no use.
+	t.Run("its late retry was refused", func(t *testing.T) {
+		t.Parallel()
+		l := openLeased(t)
+		claim := l.due(t)
+		l.db.Advance(t, late)
+		ok(t, l.Settle(t.Context(), l.due(t), prisma.InvalidGrant))
+		ok(t, l.Save(t.Context(), claim, next(claim, "2")))
+		l.wantState(t, "saved", state{Status: "needs_reconnect", Generation: 2})
+		_, err := l.Tokens(t.Context())
+		wantKind(t, "Tokens()", err, fault.ReconnectRequired)
+	})
 	t.Run("nothing was sent after all", func(t *testing.T) {
 		t.Parallel()
 		l := openLeased(t)

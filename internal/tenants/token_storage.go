@@ -79,29 +79,43 @@ type tokenRow struct {
 // read loads the pair. With a lock the clock is read again once it was granted,
 // since waiting for it takes time. Absent and disconnected are fault.NotFound.
 func (t *TokenStorage) read(ctx context.Context, tx pgx.Tx, lock string) (tokenRow, error) {
-	var row tokenRow
+	rows, err := tx.Query(ctx, selectTokens+lock, t.tenant, t.id)
+	if err != nil {
+		return tokenRow{}, fmt.Errorf("read tokens: %w", err)
+	}
+	row, err := t.collect(rows)
+	if err == nil && lock != "" {
+		if err := tx.QueryRow(ctx, `SELECT app.wall_clock()`).Scan(&row.tokens.ReadAt); err != nil {
+			return tokenRow{}, fmt.Errorf("read clock: %w", err)
+		}
+	}
+	return row, err
+}
+
+//nolint:gosec // G101: columns, no credentials
+const selectTokens = `
+	SELECT status, workspace_id, generation, access_token_sealed, refresh_token_sealed, access_issued_at,
+	       access_expires_at, lease_until, intent_generation, late_retry_generation, refresh_not_before,
+	       app.wall_clock()
+	FROM connections WHERE tenant_id = $1 AND id = $2 AND status <> 'disconnected' `
+
+// collect reads the one row of selectTokens and opens the seals.
+func (t *TokenStorage) collect(rows pgx.Rows) (tokenRow, error) {
 	var access, refresh []byte
-	err := tx.QueryRow(ctx, `
-		SELECT status, workspace_id, generation, access_token_sealed, refresh_token_sealed, access_issued_at,
-		       access_expires_at, lease_until, intent_generation, late_retry_generation, refresh_not_before,
-		       app.wall_clock()
-		FROM connections WHERE tenant_id = $1 AND id = $2 AND status <> 'disconnected' `+lock, t.tenant, t.id).
-		Scan(&row.status, &row.tokens.WorkspaceID, &row.tokens.Generation, &access, &refresh, &row.tokens.IssuedAt,
+	row, err := pgx.CollectExactlyOneRow(rows, func(r pgx.CollectableRow) (tokenRow, error) {
+		var row tokenRow
+		err := r.Scan(&row.status, &row.tokens.WorkspaceID, &row.tokens.Generation, &access, &refresh, &row.tokens.IssuedAt,
 			&row.tokens.ExpiresAt, &row.leaseUntil, &row.intentGeneration, &row.lateRetry, &row.notBefore,
 			&row.tokens.ReadAt)
+		return row, err
+	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return tokenRow{}, errNoConnection()
 	}
 	if err != nil {
 		return tokenRow{}, fmt.Errorf("read tokens: %w", err)
 	}
-	if lock != "" {
-		if err := tx.QueryRow(ctx, `SELECT app.wall_clock()`).Scan(&row.tokens.ReadAt); err != nil {
-			return tokenRow{}, fmt.Errorf("read clock: %w", err)
-		}
-	}
-	row.tokens.Access, err = t.open("access_token", row.tokens.Generation, access)
-	if err != nil {
+	if row.tokens.Access, err = t.open("access_token", row.tokens.Generation, access); err != nil {
 		return tokenRow{}, err
 	}
 	row.tokens.Refresh, err = t.open("refresh_token", row.tokens.Generation, refresh)
@@ -118,11 +132,11 @@ func (row tokenRow) alive() error {
 // Tokens implements prisma.TokenStorage.
 func (t *TokenStorage) Tokens(ctx context.Context) (prisma.Tokens, error) {
 	var row tokenRow
-	err := t.store.inTenant(ctx, t.tenant, func(tx pgx.Tx) error {
+	err := t.store.read(ctx, t.tenant, func(rows pgx.Rows) error {
 		var err error
-		row, err = t.read(ctx, tx, "")
+		row, err = t.collect(rows)
 		return err
-	})
+	}, selectTokens, t.tenant, t.id)
 	if err != nil {
 		return prisma.Tokens{}, err
 	}
