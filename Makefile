@@ -10,7 +10,7 @@ TESTFLAGS     ?=
 ARGS          ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fmt build tools compose-check clean
+.PHONY: help dev test screenshots lint fmt build tools compose-check clean
 
 help: ## List these tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ test: ## Run every test with the race detector, with what they need installed fi
 	@.ci/packages postgres browser compiler tools
 	$(GO) build -o bin/withpg ./internal/pgtest/withpg
 	bin/withpg -- $(GO) test -race -p 2 -timeout 15m $(TESTFLAGS) $(PKG)
+
+screenshots: ## Write a picture of every page, phone and desktop, to screenshots/.
+	@mkdir -p screenshots
+	@$(MAKE) --no-print-directory test PKG=./cmd/server TESTFLAGS='-count=1 -run TestBrowser' SCREENSHOTS=$(CURDIR)/screenshots
 
 lint: $(LINT) ## Run the linters, and vet for macOS too.
 	$(LINT) run ./...

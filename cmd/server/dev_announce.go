@@ -61,7 +61,7 @@ func (d *development) announce(ctx context.Context, began time.Time) error {
 		}
 	}
 	if ctx.Err() != nil {
-		return nil // stopped before it was ready
+		return nil //nolint:nilerr // stopped before it was ready, which is no failure
 	}
 	if err := writeFile(filepath.Join(d.cmd.DataDir, "serve.env"), d.settings.environment()); err != nil {
 		return err

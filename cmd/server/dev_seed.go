@@ -73,7 +73,7 @@ func (d *development) returnURL() string { return localURL(d.listeners.sample) +
 
 func (d *development) makeTenant(ctx context.Context, store *tenants.Store) error {
 	tenant, err := store.CreateTenant(ctx, operator(), tenants.TenantInput{
-		Name: "Demo Partner", Client: tenants.OAuthClient{ID: devClientID, Secret: d.state.ClientSecret},
+		Name: "Sample app", Client: tenants.OAuthClient{ID: devClientID, Secret: d.state.ClientSecret},
 		ServiceToken: d.state.ServiceToken, ReturnURLs: []string{d.returnURL()},
 	})
 	if err != nil {

@@ -99,17 +99,17 @@ func devSeed(state devState, redirectURIs []string) prismasim.Seed {
 	workspaces := devWorkspaces()
 	return prismasim.Seed{
 		Clients: []prismasim.Client{
-			{ID: devClientID, Name: "Demo Partner", Secret: state.ClientSecret, RedirectURIs: redirectURIs},
+			{ID: devClientID, Name: "Sample app", Secret: state.ClientSecret, RedirectURIs: redirectURIs},
 			{ID: devPublicClientID, Name: "Local SDK", Public: true, AnyLoopbackRedirect: true},
 		},
 		Workspaces: []prismasim.Workspace{
 			{ID: workspaces[0], Name: "Ada’s workspace"},
 			{ID: workspaces[1], Name: "Moonshot Labs"},
-			{ID: partnerWorkspace, Name: "Demo Partner"},
+			{ID: partnerWorkspace, Name: "Sample app"},
 		},
 		Users: []prismasim.User{{ID: "user_ada", Email: "ada@example.com", Name: "Ada Lovelace", WorkspaceIDs: workspaces}},
 		ServiceTokens: []prismasim.ServiceToken{
-			{WorkspaceID: partnerWorkspace, Name: "Demo Partner", Value: state.ServiceToken},
+			{WorkspaceID: partnerWorkspace, Name: "Sample app", Value: state.ServiceToken},
 		},
 	}
 }

@@ -74,7 +74,7 @@ func newService(ctx context.Context, cfg settings, log *slog.Logger) (*service, 
 // open opens the pools and checks the database.
 func (s *service) open(ctx context.Context) error {
 	var err error
-	s.pool, err = postgres.OpenPool(ctx, postgres.PoolConfig{URL: s.cfg.DatabaseURL, Name: "connect-prisma", MaxConns: 20})
+	s.pool, err = postgres.OpenPool(ctx, postgres.PoolConfig{URL: s.cfg.DatabaseURL, Name: "connect-prisma", MaxConns: 16})
 	if err != nil {
 		return fmt.Errorf("DATABASE_URL: %w", err)
 	}
@@ -88,7 +88,7 @@ func (s *service) open(ctx context.Context) error {
 	if s.cfg.DatabaseDirectURL != "" {
 		direct = s.cfg.DatabaseDirectURL
 	}
-	s.jobPool, err = postgres.OpenPool(ctx, postgres.PoolConfig{URL: direct, Name: "connect-prisma jobs", MaxConns: 8})
+	s.jobPool, err = postgres.OpenPool(ctx, postgres.PoolConfig{URL: direct, Name: "connect-prisma jobs", MaxConns: 6})
 	if err != nil {
 		return fmt.Errorf("DATABASE_DIRECT_URL: %w", err)
 	}
