@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -16,6 +17,10 @@ import (
 	"github.com/connect-prisma/server/internal/postgres"
 	"github.com/connect-prisma/server/web"
 )
+
+// statusClientGone is what the log says of a request whose client left before the
+// answer; nginx made the number common.
+const statusClientGone = 499
 
 // problem is an RFC 9457 answer. Extra members stand beside the others.
 type problem struct {
@@ -133,6 +138,10 @@ func (p problem) MarshalJSON() ([]byte, error) {
 // it in the log.
 func (s *Server) handleError(err error, c echo.Context) {
 	ctx := c.Request().Context()
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		c.Response().Status = statusClientGone // nobody reads an answer; the record tells
+		return
+	}
 	p := s.newProblem(err, requestID(c))
 	if c.Response().Committed {
 		return // half an answer is out: nothing can be mended

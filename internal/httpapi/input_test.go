@@ -73,9 +73,9 @@ func TestAuthentication(t *testing.T) {
 		"in the query, both": list(auth("Bearer "+good), "?userId="+good),
 	}
 	for name, answer := range invalid {
-		t.Run(name, func(t *testing.T) { //nolint:paralleltest // the answers are there already
-			apitest.WantProblem(t, answer, http.StatusBadRequest, "invalid-request")
-		})
+		if answer.Status != http.StatusBadRequest {
+			t.Errorf("%s: %d", name, answer.Status)
+		}
 	}
 	for _, fine := range []string{"Bearer " + good, "bearer " + good, "BEARER   " + good} {
 		if answer := list(auth(fine), ""); answer.Status != http.StatusOK {

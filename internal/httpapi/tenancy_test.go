@@ -132,13 +132,16 @@ func TestEachRouteWantsItsScope(t *testing.T) {
 	w := apitest.New(t)
 	connection := w.Connect(t, w.Tenant, "ada", workspaceA)
 	ids := map[string]string{"session": "cs_x", "connection": connection.ID, "database": "db_x"}
+	keys := map[tenants.Scope]string{}
+	for _, scope := range tenants.AllScopes() {
+		keys[scope] = w.NewKey(t, w.Tenant.ID, scope)
+	}
 	refused := 0
 	for _, r := range apiRoutes(t, w) {
 		path, _ := r.fill(ids)
 		var let []tenants.Scope
 		for _, scope := range tenants.AllScopes() {
-			key := w.NewKey(t, w.Tenant.ID, scope)
-			answer := w.Call(t, key, r.method, path, r.body())
+			answer := w.Call(t, keys[scope], r.method, path, r.body())
 			if answer.Status == http.StatusForbidden {
 				apitest.WantProblem(t, answer, http.StatusForbidden, "forbidden-scope")
 				refused++

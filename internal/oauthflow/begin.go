@@ -74,7 +74,7 @@ func (f *Flow) startedHere(r *http.Request, x tenants.Session) (string, error) {
 	if x.Status == tenants.SessionStarted && (err != nil || !x.MatchesBrowser(cookie.Browser)) {
 		return "", errGone()
 	}
-	return cookie.Browser, nil //nolint:nilerr // without a usable cookie it is not marked
+	return cookie.Browser, nil // "" without a usable cookie: not marked
 }
 
 // Begin is the click: it fixes a new state and verifier, and returns the URL of

@@ -45,7 +45,7 @@ type CallbackResult struct {
 	Denied      bool
 	Expired     bool
 	Failed      bool
-	Pending     bool             // Prisma takes long; the exchange goes on
+	Pending     bool                   // Prisma takes long; the exchange goes on
 	Changed     *WorkspaceChangedError // the user chose another workspace
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,12 +23,15 @@ const (
 type begun struct {
 	session  apitest.Session
 	browser  *apitest.Browser
+	mark     string   // the cookie that the page gave, before the click
 	callback *url.URL // where Prisma sends the browser
 }
 
 func begin(t *testing.T, w *apitest.World, user string) begun {
 	t.Helper()
 	b := begun{session: w.CreateSession(t, w.Tenant, user, nil), browser: w.NewBrowser()}
+	b.browser.Do(t, http.MethodGet, b.session.URL, nil)
+	b.mark = b.browser.Cookies[cookieName(b.session.ID)]
 	back, err := url.Parse(b.browser.Consent(t, b.browser.Click(t, b.session.URL), workspaceA))
 	if err != nil {
 		t.Fatal(err)
@@ -62,17 +66,22 @@ func TestOnlyTheRightCookieWithTheRightStatePasses(t *testing.T) {
 
 	// Each damages the browser's cookies, and says how far the service's clock moves
 	// before the callback.
-	cookies := map[string]func(cookies map[string]string, name string) time.Duration{
-		"missing": func(c map[string]string, name string) time.Duration { delete(c, name); return 0 },
-		"garbage": func(c map[string]string, name string) time.Duration {
-			c[name] = "MTcwMDAwMDAwMHxnYXJiYWdlLWdhcmJhZ2UtZ2FyYmFnZQ=="
+	cookies := map[string]func(b begun, name string) time.Duration{
+		"missing": func(b begun, name string) time.Duration { delete(b.browser.Cookies, name); return 0 },
+		"garbage": func(b begun, name string) time.Duration {
+			b.browser.Cookies[name] = "MTcwMDAwMDAwMHxnYXJiYWdlLWdhcmJhZ2UtZ2FyYmFnZQ=="
 			return 0
 		},
-		"another session's": func(c map[string]string, name string) time.Duration { c[name] = otherCookie; return 0 },
-		"too old":           func(map[string]string, string) time.Duration { return 11 * time.Minute },
-		"from the future":   func(map[string]string, string) time.Duration { return -2 * time.Minute },
-		"right":             func(map[string]string, string) time.Duration { return 0 },
-		"twice, one alien":  func(c map[string]string, name string) time.Duration { c[" "+name] = otherCookie; return 0 },
+		"another session's": func(b begun, name string) time.Duration { b.browser.Cookies[name] = otherCookie; return 0 },
+		"too old":           func(begun, string) time.Duration { return 11 * time.Minute },
+		"from the future":   func(begun, string) time.Duration { return -2 * time.Minute },
+		"right":             func(begun, string) time.Duration { return 0 },
+		"twice, one alien":  func(b begun, name string) time.Duration { b.browser.Cookies[" "+name] = otherCookie; return 0 },
+		"of 5 KB": func(b begun, name string) time.Duration {
+			b.browser.Cookies[name] += strings.Repeat("A", 5000)
+			return 0
+		},
+		"of before the click": func(b begun, name string) time.Duration { b.browser.Cookies[name] = b.mark; return 0 },
 	}
 	states := map[string]func(b begun) string{
 		"missing":           func(b begun) string { return b.with(nil) },
@@ -85,7 +94,7 @@ func TestOnlyTheRightCookieWithTheRightStatePasses(t *testing.T) {
 	for cookie, damage := range cookies {
 		for state, address := range states {
 			b := begin(t, w, "user")
-			moved := damage(b.browser.Cookies, cookieName(b.session.ID))
+			moved := damage(b, cookieName(b.session.ID))
 			w.AdvanceService(moved)
 			answer := b.browser.Do(t, http.MethodGet, address(b), nil)
 			w.AdvanceService(-moved)

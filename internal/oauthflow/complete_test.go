@@ -156,11 +156,18 @@ func TestACompletionOutlivesItsCaller(t *testing.T) {
 			t.Error("no Retry-After")
 		}
 	}
+	automatic := w.CreateSession(t, w.Tenant, "bob", map[string]any{"completion": "automatic"})
+	if page := w.NewBrowser().Finish(t, automatic.URL, workspaceA); page.Status != http.StatusAccepted || page.Heading(t) == "" {
+		t.Errorf("the page of an automatic completion: %d", page.Status)
+	}
 	if err := w.Flow.Wait(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if got := w.GetSession(t, w.Tenant, automatic.ID).Status; got != "connected" {
+		t.Errorf("the automatic session is %s", got)
+	}
 	connection := apitest.Data[apitest.Connection](t, w.Complete(t, w.Tenant.Key, session, code, "ada"))
-	if n := w.Sim.Ledger(t).Counters.CodeExchanges; n != 1 || connection.Status != "active" {
+	if n := w.Sim.Ledger(t).Counters.CodeExchanges; n != 2 || connection.Status != "active" {
 		t.Errorf("%d token requests, the connection is %s", n, connection.Status)
 	}
 }

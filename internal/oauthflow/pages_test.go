@@ -124,7 +124,7 @@ func TestOnlyTheClickChangesAnything(t *testing.T) {
 	if got := page.Header.Get("Referrer-Policy"); got != "same-origin" {
 		t.Errorf("referrer policy %q: the form would be sent with Origin null", got)
 	}
-	if policy := page.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "form-action 'self' "+w.Flow.AuthorizeOrigin()+";") {
+	if policy := page.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "form-action 'self' "+w.Flow.AuthorizeOrigin()+" https://partner.example;") {
 		t.Errorf("content security policy %q", policy)
 	}
 	opened := 1
@@ -159,8 +159,8 @@ func TestOnlyTheClickChangesAnything(t *testing.T) {
 			t.Errorf("POST with %v answered %d", header, answer.Status)
 		}
 	}
-	if len(browser.Cookies) != 0 {
-		t.Error("a cookie was set")
+	if _, marked := browser.Cookies[cookieName(session.ID)]; len(browser.Cookies) != 1 || !marked {
+		t.Errorf("the browser has %d cookies, want the mark alone", len(browser.Cookies))
 	}
 	if dump() != before {
 		t.Error("something changed")

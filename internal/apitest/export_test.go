@@ -1,0 +1,24 @@
+package apitest
+
+import "net/http"
+
+// Findings is what the end of the test would complain about; forget lets it pass.
+func (w *World) Findings(forget bool) map[string]int {
+	found := w.record.findings()
+	if forget {
+		w.record.forget()
+	}
+	return found
+}
+
+// Log writes to the log.
+func (w *World) Log(line string) { _, _ = w.record.raw.Write([]byte(line + "\n")) }
+
+// Watch passes a request to another handler in place of the service.
+func (w *World) Watch(next http.Handler) http.Handler { return w.record.watch(next) }
+
+func (r *record) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.exchanges, r.secrets = nil, map[string]string{}
+}

@@ -1,0 +1,197 @@
+package apitest
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/connect-prisma/server/internal/prismasim/prismasimtest"
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+// Tenant is a partner and its key.
+type Tenant struct {
+	ID  tenants.TenantID
+	Key string
+}
+
+// NewTenant makes a tenant with a key of all scopes; change may alter what it is
+// made of.
+func (w *World) NewTenant(t *testing.T, name string, change func(*tenants.TenantInput)) Tenant {
+	t.Helper()
+	in := tenants.TenantInput{
+		Name: name, Client: tenants.OAuthClient{ID: prismasimtest.ClientID, Secret: prismasimtest.ClientSecret},
+		ReturnURLs: []string{ReturnURL, OtherReturnURL},
+	}
+	if change != nil {
+		change(&in)
+	}
+	made, err := w.Store.CreateTenant(t.Context(), tenants.System(), in)
+	check(t, err)
+	return Tenant{ID: made.ID, Key: w.NewKey(t, made.ID, tenants.AllScopes()...)}
+}
+
+// NewKey makes another key of a tenant.
+func (w *World) NewKey(t *testing.T, tenant tenants.TenantID, scopes ...tenants.Scope) string {
+	t.Helper()
+	_, secret, err := w.Store.CreateKey(t.Context(), tenants.System(), tenant, "test", scopes, time.Time{})
+	check(t, err)
+	w.record.secret("API key", secret)
+	return secret
+}
+
+// Call sends a request with a key. A body of type string or []byte goes as it is,
+// anything else as JSON; nil sends none.
+func (w *World) Call(t *testing.T, key, method, path string, body any, headers ...http.Header) Answer {
+	t.Helper()
+	header := http.Header{"Authorization": {"Bearer " + key}}
+	var text []byte
+	switch b := body.(type) {
+	case nil:
+	case string:
+		text = []byte(b)
+	case []byte:
+		text = b
+	default:
+		var err error
+		text, err = json.Marshal(b)
+		check(t, err)
+	}
+	if body != nil {
+		header.Set("Content-Type", "application/json")
+	}
+	for _, more := range headers {
+		maps.Copy(header, more)
+	}
+	return w.send(t, method, PublicURL+path, header, text)
+}
+
+// Session is a connect session as the partner sees it.
+type Session struct {
+	ID, Status, URL, UserID string
+	ConnectionID            *string
+}
+
+// CreateSession makes a connect session of that user; more fields may be given.
+func (w *World) CreateSession(t *testing.T, tenant Tenant, user string, more map[string]any) Session {
+	t.Helper()
+	body := map[string]any{"userId": user, "returnUrl": ReturnURL}
+	maps.Copy(body, more)
+	answer := w.Call(t, tenant.Key, http.MethodPost, "/v1/connect-sessions", body)
+	if answer.Status != http.StatusCreated {
+		t.Fatalf("create session answered %d: %s", answer.Status, answer.Body)
+	}
+	return Data[Session](t, answer)
+}
+
+// GetSession reads a connect session.
+func (w *World) GetSession(t *testing.T, tenant Tenant, id string) Session {
+	t.Helper()
+	return Data[Session](t, w.Call(t, tenant.Key, http.MethodGet, "/v1/connect-sessions/"+id, nil))
+}
+
+// Complete redeems a completion code.
+func (w *World) Complete(t *testing.T, key, session, code, user string) Answer {
+	t.Helper()
+	return w.Call(t, key, http.MethodPost, "/v1/connect-sessions/"+session+"/complete",
+		map[string]string{"completionCode": code, "userId": user})
+}
+
+// Connection is a connection as the partner sees it.
+type Connection struct {
+	ID, UserID, Status string
+	Workspace          struct{ ID, Name string }
+	Diagnosis          *struct{ Code, Message, Action string }
+	AccessUntil        time.Time
+}
+
+// Connect takes a user of a tenant through the whole flow to a connection.
+func (w *World) Connect(t *testing.T, tenant Tenant, user, workspace string) Connection {
+	t.Helper()
+	return w.ConnectWith(t, tenant, user, workspace, nil)
+}
+
+// ConnectWith is Connect with more fields in the session, such as connectionId.
+func (w *World) ConnectWith(t *testing.T, tenant Tenant, user, workspace string, more map[string]any) Connection {
+	t.Helper()
+	session, code := w.Return(t, tenant, user, workspace, more)
+	answer := w.Complete(t, tenant.Key, session, code, user)
+	if answer.Status != http.StatusOK {
+		t.Fatalf("complete answered %d: %s", answer.Status, answer.Body)
+	}
+	return Data[Connection](t, answer)
+}
+
+// Return takes a user up to the return to the partner: the session's id and its
+// completion code.
+func (w *World) Return(t *testing.T, tenant Tenant, user, workspace string, more map[string]any) (session, code string) {
+	t.Helper()
+	made := w.CreateSession(t, tenant, user, more)
+	back := w.NewBrowser().Finish(t, made.URL, workspace)
+	query := back.Query(t)
+	if back.Status != http.StatusSeeOther || query.Get("sessionId") != made.ID || query.Get("completionCode") == "" {
+		t.Fatalf("the callback answered %d", back.Status)
+	}
+	return made.ID, query.Get("completionCode")
+}
+
+// GetConnection reads a connection.
+func (w *World) GetConnection(t *testing.T, tenant Tenant, id string) Connection {
+	t.Helper()
+	return Data[Connection](t, w.Call(t, tenant.Key, http.MethodGet, "/v1/connections/"+id, nil))
+}
+
+// Data decodes a success.
+func Data[T any](t *testing.T, answer Answer) T {
+	t.Helper()
+	var envelope struct{ Data T }
+	if answer.Status >= http.StatusBadRequest {
+		t.Fatalf("the answer is %d: %s", answer.Status, answer.Body)
+	}
+	answer.JSON(t, &envelope)
+	return envelope.Data
+}
+
+// Problem is an error of the API.
+type Problem struct {
+	Type, Title, Detail, RequestID string
+	Status                         int
+	Errors                         []struct{ Pointer, Detail string }
+}
+
+// Kind is the last part of the problem's type.
+func (p Problem) Kind() string { return p.Type[strings.LastIndexByte(p.Type, '/')+1:] }
+
+// Names reports whether the problem points at that part of the request.
+func (p Problem) Names(pointer string) bool {
+	for _, e := range p.Errors {
+		if e.Pointer == pointer {
+			return true
+		}
+	}
+	return false
+}
+
+// WantProblem fails the test unless the answer is a problem of that status and
+// kind, and returns it.
+func WantProblem(t *testing.T, answer Answer, status int, kind string) Problem {
+	t.Helper()
+	var p Problem
+	if answer.Status != status || answer.Header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("the answer is %d %s, want %d %s", answer.Status, answer.Header.Get("Content-Type"), status, kind)
+	}
+	if err := json.Unmarshal(answer.Body, &p); err != nil || p.Kind() != kind {
+		t.Errorf("the problem is %q, want %q", p.Kind(), kind)
+	}
+	return p
+}
+
+// Pause stops a tenant, or lets it go on.
+func (w *World) Pause(t *testing.T, tenant Tenant, paused bool) {
+	t.Helper()
+	_, err := w.Store.UpdateTenant(t.Context(), tenants.System(), tenant.ID, tenants.TenantChange{Paused: &paused})
+	check(t, err)
+}
