@@ -46,6 +46,29 @@ func TestBrowser(t *testing.T) {
 	}
 }
 
+// TestBrowserOfAUserWhoConsentedBefore: Prisma asks nothing and sends the browser
+// straight back. That is one chain of redirects from our form to the partner, and
+// browsers hold all of it against form-action.
+func TestBrowserOfAUserWhoConsentedBefore(t *testing.T) {
+	t.Parallel()
+	d := startDev(t, devOptions{env: []string{"DATABASE_URL=" + limitedServer(t)}})
+	chromium := startChromium(t)
+	for _, mode := range []string{"approve", "deny"} {
+		b := newBrowser(chromium, t)
+		d.control(t, http.MethodPut, "consent", map[string]string{"mode": mode, "workspaceId": d.WorkspaceIDs[0]}, nil)
+		b.signIn(d, mode)
+		b.click(partnerForm + " button")
+		b.see(ourForm)
+		b.click(ourForm + " button")
+		if mode == "deny" {
+			b.see(`main a.button[href="/"]`)
+			continue
+		}
+		b.see(`[data-connection][data-status="active"]`)
+		b.says(".notice", "Connected")
+	}
+}
+
 // signIn opens the sample app and types in a user of the test's own: the tests
 // share one dev.
 func (t *tab) signIn(d *dev, user string) {

@@ -68,7 +68,7 @@ func New(cfg Config) (*Runner, error) {
 	}
 	client, err := river.NewClient(riverpgxv5.New(cfg.Pool), &river.Config{
 		Schema:        migrations.RiverSchema,
-		Logger:        cfg.Logger.With(slog.String("component", "jobs")),
+		Logger:        slog.New(quiet{cfg.Logger.Handler()}).With(slog.String("component", "jobs")),
 		Queues:        map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: 10}},
 		Workers:       workers,
 		PollOnly:      cfg.PollOnly,
@@ -87,6 +87,20 @@ func New(cfg Config) (*Runner, error) {
 	}
 	return &Runner{client: client}, nil
 }
+
+// quiet drops what River tells of its daily business; its warnings stay.
+type quiet struct{ slog.Handler }
+
+// Enabled implements slog.Handler.
+func (q quiet) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && q.Handler.Enabled(ctx, level)
+}
+
+// WithAttrs implements slog.Handler.
+func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
+
+// WithGroup implements slog.Handler.
+func (q quiet) WithGroup(name string) slog.Handler { return quiet{q.Handler.WithGroup(name)} }
 
 // every is a job that recurs. One that failed is not tried again: the next is near.
 func every(interval time.Duration, args river.JobArgs) *river.PeriodicJob {
