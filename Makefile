@@ -20,16 +20,17 @@ dev: ## Run everything on this machine: Postgres, Prisma simulator, service, sam
 	@$(GO) build -o bin/server ./cmd/server
 	@exec bin/server dev $(ARGS)
 
+# -count=1: some tests run the real binary, which go test's cache knows nothing of.
 # One Postgres serves all packages of the run. Two packages at a time: each brings
 # processes of its own.
 test: ## Run every test with the race detector, with what they need installed first.
 	@.ci/packages postgres browser compiler tools
 	$(GO) build -o bin/withpg ./internal/pgtest/withpg
-	bin/withpg -- $(GO) test -race -p 2 -timeout 15m $(TESTFLAGS) $(PKG)
+	bin/withpg -- $(GO) test -race -count=1 -p 2 -timeout 15m $(TESTFLAGS) $(PKG)
 
 screenshots: ## Write a picture of every page, phone and desktop, to screenshots/.
 	@mkdir -p screenshots
-	@$(MAKE) --no-print-directory test PKG=./cmd/server TESTFLAGS='-count=1 -run TestBrowser' SCREENSHOTS=$(CURDIR)/screenshots
+	@$(MAKE) --no-print-directory test PKG=./cmd/server TESTFLAGS='-run TestBrowser' SCREENSHOTS=$(CURDIR)/screenshots
 
 lint: $(LINT) ## Run the linters, and vet for macOS too.
 	$(LINT) run ./...
