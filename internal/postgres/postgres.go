@@ -65,8 +65,20 @@ const (
 	idleInTransaction = 10 * time.Second
 )
 
-// ErrBusy tells that no connection of the pool became free in time.
-var ErrBusy = errors.New("no free database connection")
+// ErrBusy tells that no connection of the pool became free in time, ErrSilent that
+// the server did not answer within this package's own limits.
+var (
+	ErrBusy   = errors.New("no free database connection")
+	ErrSilent = errors.New("the database does not answer")
+)
+
+// silent marks an error of a limit of our own, as against the caller's.
+func silent(own, callers context.Context, err error) error {
+	if own.Err() != nil && callers.Err() == nil {
+		return fmt.Errorf("%w: %w", ErrSilent, err)
+	}
+	return err
+}
 
 // Scope is whose rows a transaction sees and how long its statements may take.
 // The zero value sees no rows of any tenant.
@@ -113,7 +125,7 @@ func InTx(ctx context.Context, pool *pgxpool.Pool, scope Scope, fn func(tx pgx.T
 	defer cancelBegin()
 	tx, err := conn.BeginTx(beginCtx, pgx.TxOptions{BeginQuery: scope.begin()})
 	if err != nil {
-		return fmt.Errorf("begin: %w", err)
+		return fmt.Errorf("begin: %w", silent(beginCtx, ctx, err))
 	}
 	// After a commit this does nothing; after a panic in fn it frees the connection.
 	defer rollback(ctx, tx)
@@ -124,7 +136,7 @@ func InTx(ctx context.Context, pool *pgxpool.Pool, scope Scope, fn func(tx pgx.T
 	commitCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if err := tx.Commit(commitCtx); err != nil {
-		return &commitError{err}
+		return &commitError{silent(commitCtx, context.WithoutCancel(ctx), err)}
 	}
 	return nil
 }
@@ -182,7 +194,7 @@ func IsUniqueViolation(err error, constraint string) bool {
 // IsUnavailable reports that the database could not be reached, is starting or
 // stopping, or is short of connections or disk: a later try may work.
 func IsUnavailable(err error) bool {
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok || errors.Is(err, ErrBusy) {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok || errors.Is(err, ErrBusy) || errors.Is(err, ErrSilent) {
 		return true
 	}
 	if code := SQLSTATE(err); code != "" {

@@ -25,15 +25,16 @@ func Read(ctx context.Context, pool *pgxpool.Pool, scope Scope, collect func(row
 	})
 }
 
-// ReadFound is Read for a tenant that has yet to be found: find is a query whose
-// first column is the tenant's id, such as one of the SECURITY DEFINER look-ups,
-// and sql runs in the scope of that tenant. pgx.ErrNoRows: find has no row.
+// ReadFound is Read for a tenant that has yet to be found: find is a query of at
+// most one row with the tenant's id, such as one of the SECURITY DEFINER look-ups,
+// and sql runs in the scope of that tenant. If there is none, it runs in the scope
+// of a tenant that doesn't exist and sees nothing.
 func ReadFound(ctx context.Context, pool *pgxpool.Pool, find string, findArgs []any,
 	collect func(rows pgx.Rows) error, sql string, args ...any,
 ) error {
 	return batch(ctx, pool, Scope{}, collect, func(b *pgx.Batch) {
-		b.Queue(`SELECT set_config('app.tenant', (found.t)::text, true), set_config('statement_timeout', `+
-			quote(statementSetting(Scope{}))+`, true) FROM (`+find+`) AS found (t)`, findArgs...)
+		b.Queue(`SELECT set_config('app.tenant', coalesce((`+find+`), '`+uuid.Nil.String()+`')::text, true),
+			set_config('statement_timeout', '`+statementSetting(Scope{})+`', true)`, findArgs...)
 		b.Queue(sql, args...)
 	})
 }
@@ -51,27 +52,21 @@ func batch(ctx context.Context, pool *pgxpool.Pool, scope Scope, collect func(ro
 	var b pgx.Batch
 	fill(&b)
 	results := conn.SendBatch(within, &b)
-	tag, err := results.Exec()
-	if err == nil && tag.RowsAffected() == 0 {
-		// What follows fails for want of a tenant, which is nobody's concern.
-		_ = results.Close()
-		return pgx.ErrNoRows
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("begin: %w", err), results.Close())
+	if _, err := results.Exec(); err != nil {
+		return errors.Join(fmt.Errorf("begin: %w", silent(within, ctx, err)), results.Close())
 	}
 	rows, err := results.Query()
 	if err != nil {
-		return errors.Join(fmt.Errorf("query: %w", err), results.Close())
+		return errors.Join(fmt.Errorf("query: %w", silent(within, ctx, err)), results.Close())
 	}
 	err = collect(rows)
 	rows.Close()
 	if err != nil {
 		_ = results.Close() // says the same again, if anything
-		return err
+		return silent(within, ctx, err)
 	}
 	if err := errors.Join(rows.Err(), results.Close()); err != nil {
-		return fmt.Errorf("query: %w", err)
+		return fmt.Errorf("query: %w", silent(within, ctx, err))
 	}
 	return nil
 }
@@ -94,6 +89,3 @@ func (s Scope) statement() time.Duration {
 	}
 	return s.Statement
 }
-
-// quote is for digits of our own making.
-func quote(digits string) string { return "'" + digits + "'" }
