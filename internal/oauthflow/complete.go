@@ -1,14 +1,17 @@
 package oauthflow
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/postgres"
 	"github.com/connect-prisma/server/internal/prisma"
 	"github.com/connect-prisma/server/internal/tenants"
 )
@@ -51,6 +54,11 @@ func (e *WorkspaceChangedError) Unwrap() error { return e.cause }
 func (f *Flow) Complete(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, id tenants.SessionID,
 	code, userID string,
 ) (tenants.Connection, error) {
+	if f.enter() {
+		defer f.running.Done()
+	} else if x, err := f.cfg.Store.Session(ctx, tenant, id); err != nil || x.Status != tenants.SessionConnected {
+		return tenants.Connection{}, cmp.Or(err, errClosing()) // an answer that is there can still be given
+	}
 	// Before the claim: once the code has left its row, nothing may fail that could
 	// have failed before.
 	client, err := f.cfg.Store.OAuthClientOf(ctx, tenant)
@@ -169,6 +177,9 @@ func (f *Flow) save(ctx context.Context, by tenants.Actor, x tenants.Session, cl
 		connection, err := f.cfg.Store.FinishSession(ctx, by, x, clientID, tokens)
 		if err == nil || fault.KindOf(err) != fault.Internal {
 			return connection, err
+		}
+		if class := postgres.SQLSTATE(err); strings.HasPrefix(class, "22") || strings.HasPrefix(class, "23") {
+			return connection, err // the row itself is refused, now and later
 		}
 		f.cfg.Logger.WarnContext(ctx, "grant not saved yet", errAttr(err))
 		timer := time.NewTimer(pause)

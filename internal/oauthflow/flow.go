@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/connect-prisma/server/internal/fault"
 	"github.com/connect-prisma/server/internal/prisma"
 	"github.com/connect-prisma/server/internal/sealing"
 	"github.com/connect-prisma/server/internal/tenants"
@@ -65,7 +66,27 @@ type Config struct {
 type Flow struct {
 	cfg     Config
 	cookies *cookies
-	running sync.WaitGroup // completions whose callers may have gone
+
+	mu      sync.Mutex
+	closing bool           // no new completion may begin
+	running sync.WaitGroup // completions, also those whose callers have gone
+}
+
+// enter lets a completion begin, unless the process is about to end; whoever
+// entered calls running.Done. Under the lock, so that none begins once Wait waits.
+func (f *Flow) enter() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closing {
+		f.running.Add(1)
+	}
+	return !f.closing
+}
+
+// errClosing sends the caller to another replica; nothing was spent.
+func errClosing() error {
+	return fault.New(fault.CompletionInProgress, "This server is stopping; send the same request again.", nil).
+		WithRetryAfter(time.Second)
 }
 
 // New checks the cookie keys and returns a Flow.
@@ -98,9 +119,12 @@ func (f *Flow) AuthorizeOrigin() string {
 // Link is the one-time URL of a session.
 func (f *Flow) Link(secret string) string { return f.cfg.PublicURL + "/connect/" + secret }
 
-// Wait waits for the completions that are still running, so that the process may
-// end without losing a grant.
+// Wait lets no further completion begin and waits for those that run, so that the
+// process may end without losing a grant.
 func (f *Flow) Wait(ctx context.Context) error {
+	f.mu.Lock()
+	f.closing = true
+	f.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
 		f.running.Wait()

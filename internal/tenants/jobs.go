@@ -8,10 +8,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
-
-	"github.com/connect-prisma/server/internal/postgres"
 )
 
 // NameWorkspaceJob reads the name of a new connection's workspace from Prisma. It
@@ -63,24 +62,62 @@ const sweepBatch = 100
 // is left. What goes wrong with one tenant's sessions leaves them for the next
 // sweep, and the other tenants' are ended all the same.
 func (s *Store) SweepSessions(ctx context.Context) (int, error) {
-	type due struct {
-		session Session
-		end     Ending
+	ended := 0
+	busy := make(map[TenantID]error)
+	for {
+		list, err := s.overdueSessions(ctx, slices.Collect(maps.Keys(busy)))
+		if err != nil {
+			return ended, errors.Join(err, errors.Join(slices.Collect(maps.Values(busy))...))
+		}
+		before := len(busy)
+		for _, d := range list {
+			if busy[d.session.Tenant] != nil {
+				continue
+			}
+			// One transaction each: a tenant whose sequence row is busy holds up nobody else.
+			err := s.inTenant(ctx, d.session.Tenant, func(tx pgx.Tx) error {
+				_, err := endSession(ctx, tx, System(), d.session, d.end, []SessionStatus{d.session.Status})
+				return err
+			})
+			if err != nil {
+				busy[d.session.Tenant] = err
+				continue
+			}
+			ended++
+		}
+		if len(busy) == before { // otherwise a busy tenant may have filled the batch
+			return ended, errors.Join(slices.Collect(maps.Values(busy))...)
+		}
 	}
-	var list []due
+}
+
+// overdue is a session whose time is over, and how it ends.
+type overdue struct {
+	session Session
+	end     Ending
+}
+
+// overdueSessions returns a batch of them, the oldest first, without those of the
+// tenants to skip.
+func (s *Store) overdueSessions(ctx context.Context, skip []TenantID) ([]overdue, error) {
+	ids := make([]uuid.UUID, 0, len(skip))
+	for _, id := range skip {
+		ids = append(ids, id.UUID)
+	}
+	var list []overdue
 	err := s.inOperator(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			SELECT tenant_id, id, user_id, status FROM connect_sessions
-			WHERE status IN ('created', 'started', 'returned', 'completing') AND (
+			WHERE status IN ('created', 'started', 'returned', 'completing') AND NOT tenant_id = ANY ($4) AND (
 				status IN ('created', 'started') AND expires_at <= app.now()
 				OR status = 'returned' AND returned_at <= app.now() - $1::interval
 				OR status = 'completing' AND completing_at <= app.now() - $2::interval)
-			ORDER BY expires_at LIMIT $3`, CompletionLife, completingFor, sweepBatch)
+			ORDER BY expires_at LIMIT $3`, CompletionLife, completingFor, sweepBatch, ids)
 		if err != nil {
 			return fmt.Errorf("find overdue sessions: %w", err)
 		}
-		list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (due, error) {
-			d := due{end: Ending{Status: SessionExpired}}
+		list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (overdue, error) {
+			d := overdue{end: Ending{Status: SessionExpired}}
 			err := row.Scan(&d.session.Tenant, &d.session.ID, &d.session.UserID, &d.session.Status)
 			if d.session.Status == SessionCompleting {
 				d.end = Ending{Status: SessionFailed, Failure: "outcome_unknown"}
@@ -89,25 +126,5 @@ func (s *Store) SweepSessions(ctx context.Context) (int, error) {
 		})
 		return err
 	})
-	if err != nil {
-		return 0, err
-	}
-	ended := 0
-	busy := make(map[TenantID]error)
-	for _, d := range list {
-		if busy[d.session.Tenant] != nil {
-			continue
-		}
-		// One transaction each: a tenant whose sequence row is busy holds up nobody else.
-		err := postgres.InTx(ctx, s.pool, postgres.Scope{Tenant: d.session.Tenant.UUID}, func(tx pgx.Tx) error {
-			_, err := endSession(ctx, tx, System(), d.session, d.end, []SessionStatus{d.session.Status})
-			return err
-		})
-		if err != nil {
-			busy[d.session.Tenant] = err
-			continue
-		}
-		ended++
-	}
-	return ended, errors.Join(slices.Collect(maps.Values(busy))...)
+	return list, err
 }

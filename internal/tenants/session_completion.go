@@ -147,10 +147,23 @@ func (s *Store) ClaimCompletion(ctx context.Context, by Actor, tenant TenantID, 
 		claim, err = s.takeCode(ctx, tx, by, x)
 		return err
 	})
+	if postgres.CommitUnknown(err) && claim.Code != "" {
+		return s.confirmClaim(ctx, claim, err)
+	}
 	if err == nil {
 		err = refusal
 	}
 	return claim, err
+}
+
+// confirmClaim finds out whether a claim whose COMMIT nobody answered happened: the
+// code is in no other place any more.
+func (s *Store) confirmClaim(ctx context.Context, claim Completing, cause error) (Completing, error) {
+	row, err := s.Session(context.WithoutCancel(ctx), claim.Session.Tenant, claim.Session.ID)
+	if err != nil || row.Status != SessionCompleting || !row.completingAt.Equal(claim.Session.now) {
+		return Completing{}, cause // it did not happen, or the database is still away
+	}
+	return claim, nil
 }
 
 // refuseCompletion returns why this completion can't go on, nil if it can: the

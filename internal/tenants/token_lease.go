@@ -179,10 +179,11 @@ func (t *TokenStorage) Settle(ctx context.Context, claim prisma.Claim, outcome p
 }
 
 // release gives back a lease whose refresh token was not spent. The back-off is
-// 1 to 5 s, on every replica; the refresher's own grows to 30 s. So an endpoint in trouble is not met by every caller; a late
-// retry gets its chance again, and the intent before it stays open. A release that
-// is repeated finds no lease and changes nothing: it could not tell any more that
-// there was an intent before.
+// 1 to 5 s, on every replica, and the refresher's own grows to 30 s, so that an
+// endpoint in trouble is not met by every caller. A late retry gets its chance
+// again, and the intent before it stays open. A release that is repeated finds no
+// lease and changes nothing: it could not tell any more that there was an intent
+// before.
 func (t *TokenStorage) release(ctx context.Context, tx pgx.Tx, claim prisma.Claim) error {
 	backOff := time.Second + rand.N(4*time.Second) //nolint:gosec // jitter, not a secret
 	_, err := tx.Exec(ctx, `
