@@ -19,12 +19,13 @@ func (s *Server) page(c echo.Context, code int, view web.View) error {
 }
 
 // formPage sends a view whose form leads to this service and from there on to
-// further origins: browsers hold every redirect of a form against form-action, and
-// Prisma sends a user who has consented before straight back to the partner. Its
-// referrer policy is same-origin, because with no-referrer browsers send
+// further origins. Browsers hold every redirect of a form against form-action, and
+// where Prisma's sign-in and the partner's callback redirect to is not ours to
+// know: so any https address may follow, and plain http only where it is named.
+// The referrer policy is same-origin, because with no-referrer browsers send
 // "Origin: null", which can't be told from another site.
 func (s *Server) formPage(c echo.Context, code int, view web.View, targets ...string) error {
-	return s.render(c, code, view, "same-origin", strings.TrimSpace("'self' "+strings.Join(targets, " ")))
+	return s.render(c, code, view, "same-origin", "'self' "+strings.Join(append(targets, "https:"), " "))
 }
 
 func (s *Server) render(c echo.Context, code int, view web.View, referrer, formAction string) error {
@@ -85,7 +86,7 @@ func (s *Server) showConnect(c echo.Context) error {
 func originOf(registered string) string {
 	u, err := url.Parse(registered)
 	if err != nil || u.Host == "" {
-		return ""
+		return "https:"
 	}
 	return u.Scheme + "://" + u.Host
 }

@@ -18,10 +18,6 @@ import (
 	"github.com/connect-prisma/server/web"
 )
 
-// statusClientGone is what the log says of a request whose client left before the
-// answer; nginx made the number common.
-const statusClientGone = 499
-
 // problem is an RFC 9457 answer. Extra members stand beside the others.
 type problem struct {
 	Type      string         `json:"type"`
@@ -82,6 +78,8 @@ func (s *Server) newProblem(err error, requestID string) problem {
 		}
 	} else if e, ok := errors.AsType[*echo.HTTPError](err); ok { // the router's own, and the body limit's
 		kind, p.Status, p.Detail = ofHTTPError(e)
+	} else if errors.Is(err, context.Canceled) { // the client left, or half of it
+		p.Status, p.Detail = http.StatusServiceUnavailable, "The request was cut short before its answer."
 	} else if postgres.IsUnavailable(err) {
 		p.Status, p.Detail = http.StatusServiceUnavailable, "The service can't reach its database; try again soon."
 	} else {
@@ -138,10 +136,6 @@ func (p problem) MarshalJSON() ([]byte, error) {
 // it in the log.
 func (s *Server) handleError(err error, c echo.Context) {
 	ctx := c.Request().Context()
-	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		c.Response().Status = statusClientGone // nobody reads an answer; the record tells
-		return
-	}
 	p := s.newProblem(err, requestID(c))
 	if c.Response().Committed {
 		return // half an answer is out: nothing can be mended

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -70,7 +71,7 @@ func (s *Server) record(next echo.HandlerFunc) echo.HandlerFunc {
 			attrs = append(attrs, slog.String("tenant", caller.Tenant.ID.String()))
 		}
 		level := slog.LevelInfo
-		if c.Response().Status >= http.StatusInternalServerError {
+		if c.Response().Status >= http.StatusInternalServerError && !errors.Is(err, context.Canceled) {
 			level = slog.LevelError
 		}
 		if err != nil {
@@ -102,7 +103,7 @@ func (s *Server) recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
 }
 
 // refuseOddPaths answers paths that different programs read differently before
-// any route sees them.
+// any handler sees them.
 func refuseOddPaths(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		u := c.Request().URL

@@ -43,7 +43,7 @@ func (f *Flow) Invite(r *http.Request, link string) (Invitation, error) {
 		return Invitation{}, errGone()
 	}
 	invitation := Invitation{Session: x, PartnerName: tenant.Name}
-	if marked == "" {
+	if marked == "" && !crowded(r) {
 		invitation.Cookie, err = f.cookies.seal(flowCookie{Browser: tenants.RandomToken(), Session: x.ID})
 		if err != nil {
 			return Invitation{}, fmt.Errorf("invite: seal cookie: %w", err)
@@ -60,6 +60,20 @@ func (f *Flow) Invite(r *http.Request, link string) (Invitation, error) {
 		invitation.WorkspaceName = nameOf(pinned)
 	}
 	return invitation, nil
+}
+
+// maxMarks bounds the cookies that pages set without a click: a site that opens
+// link after link in somebody's browser must not fill its headers.
+const maxMarks = 20
+
+func crowded(r *http.Request) bool {
+	n := 0
+	for _, cookie := range r.Cookies() {
+		if strings.HasPrefix(cookie.Name, cookiePrefix) {
+			n++
+		}
+	}
+	return n >= maxMarks
 }
 
 func errGone() error { return fault.New(fault.NotFound, "This link can't be used (any more).", nil) }

@@ -68,6 +68,10 @@ func (f *Flow) Callback(r *http.Request, by tenants.Actor) (CallbackResult, erro
 	}
 	cookie, err := f.cookies.open(r, x.ID)
 	if errors.Is(err, errNoCookie) {
+		if x.MatchesState(answer.state) && x.Status == tenants.SessionExpired {
+			// The cookie lives as long as the session: whoever took too long has neither.
+			return CallbackResult{Expired: true, Session: x}, nil
+		}
 		problem := CallbackNoCookie
 		if x.MatchesState(answer.state) && !x.Open() && x.Status != tenants.SessionExpired {
 			problem = CallbackSpent // a reload: the cookie went with the first answer
@@ -188,6 +192,12 @@ func (f *Flow) accept(ctx context.Context, by tenants.Actor, x tenants.Session, 
 	}
 	if tenant.Paused {
 		return f.refuse(ctx, by, x, "tenant paused")
+	}
+	if x.Completion == tenants.CompletionAutomatic {
+		if !f.enter() {
+			return CallbackResult{}, errClosing()
+		}
+		defer f.running.Done()
 	}
 	client, err := f.cfg.Store.OAuthClientOf(ctx, x.Tenant) // before the session is consumed
 	if err != nil {

@@ -124,7 +124,7 @@ func TestOnlyTheClickChangesAnything(t *testing.T) {
 	if got := page.Header.Get("Referrer-Policy"); got != "same-origin" {
 		t.Errorf("referrer policy %q: the form would be sent with Origin null", got)
 	}
-	if policy := page.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "form-action 'self' "+w.Flow.AuthorizeOrigin()+" https://partner.example;") {
+	if policy := page.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "form-action 'self' "+w.Flow.AuthorizeOrigin()+" https://partner.example https:;") {
 		t.Errorf("content security policy %q", policy)
 	}
 	opened := 1
