@@ -116,7 +116,8 @@ func waitFor(ctx context.Context, url string) error {
 }
 
 // environment writes the settings as an environment file: one NAME=value a line,
-// which a shell can read and `docker --env-file` too.
+// values as they are, as `docker --env-file` reads it. A shell does too, unless a
+// DATABASE_URL of the user's own has an ampersand.
 func (s settings) environment() []byte {
 	var b strings.Builder
 	for _, line := range [][2]string{

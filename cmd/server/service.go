@@ -26,14 +26,14 @@ import (
 )
 
 const (
-	// drainFor bounds a shutdown: an exchange may take 65 s and its save 90 s more.
-	// The process manager has to wait longer before it kills.
+	// drainFor bounds a shutdown, DRAIN_DELAY aside: an exchange may take 65 s and its
+	// save 90 s more. The process manager has to wait longer before it kills.
 	drainFor = 170 * time.Second
 	// requestsFor is how long requests may go on meanwhile; a creating call may take
 	// a minute. A client that reads slowly must not eat the time of the exchanges.
 	requestsFor = 75 * time.Second
-	// exchangesOpen is how long, from the signal on, a request that is still here may
-	// begin an exchange. Later ones would not fit.
+	// exchangesOpen is how long, once connections are refused, a request that is still
+	// here may begin an exchange. Later ones would not fit.
 	exchangesOpen = 10 * time.Second
 	// The reserved pool that saves token pairs.
 	tokenPoolSize = 4
@@ -224,15 +224,15 @@ func (s *service) serve(ctx context.Context, listener net.Listener) error {
 }
 
 // drain ends the replica without losing anything. Readiness goes off first, for
-// DRAIN_DELAY, so that balancers stop sending; then requests, jobs and exchanges
-// end side by side.
+// DRAIN_DELAY, so that balancers stop sending. Then requests and completions end,
+// and after them the jobs; exchanges of refresh tokens end beside all that.
 func (s *service) drain(ctx context.Context, server *http.Server) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainFor)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainDelay+drainFor)
 	defer cancel()
 	began := time.Now()
 	s.log.InfoContext(ctx, "draining")
 	s.api.Drain()
-	pause(ctx, s.cfg.DrainDelay)
+	pause(ctx, s.cfg.DrainDelay) // serving as ever, exchanges too
 	served := make(chan error, 1)
 	go func() {
 		within, cancel := context.WithTimeout(ctx, requestsFor)

@@ -131,6 +131,9 @@ func (s settings) checkServe() error {
 	if err := checkOrigin("PUBLIC_URL", s.PublicURL, false); err != nil {
 		return err
 	}
+	if s.DrainDelay < 0 || s.DrainDelay > time.Minute {
+		return errors.New("DRAIN_DELAY must be between 0s and 1m")
+	}
 	relaxed := s.Environment == environmentDevelopment || s.Environment == environmentTest
 	if err := checkOrigin("PRISMA_API_URL", s.PrismaAPIURL, relaxed); err != nil {
 		return err
