@@ -10,7 +10,7 @@ TESTFLAGS     ?=
 ARGS          ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test screenshots lint fmt build tools compose-check clean
+.PHONY: help dev test screenshots lint fmt generate build tools compose-check clean
 
 help: ## List these tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ dev: ## Run everything on this machine: Postgres, Prisma simulator, service, sam
 # One Postgres serves all packages of the run. Two packages at a time: each brings
 # processes of its own.
 test: ## Run every test with the race detector, with what they need installed first.
-	@.ci/packages postgres browser compiler tools
+	@.ci/packages postgres browser compiler node tools
 	$(GO) build -o bin/withpg ./internal/pgtest/withpg
 	bin/withpg -- $(GO) test -race -count=1 -p 2 -timeout 15m $(TESTFLAGS) $(PKG)
 
@@ -39,11 +39,14 @@ lint: $(LINT) ## Run the linters, and vet for macOS too.
 fmt: $(LINT) ## Format the code as the linters want it.
 	$(LINT) fmt ./...
 
+generate: ## Write the generated code anew: the Management API client, from Prisma's interface document.
+	$(GO) generate ./...
+
 build: ## Build the server into bin/, static and without paths of this machine.
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/server ./cmd/server
 
 tools: $(LINT) ## Build the linter and install what tests and compose-check need.
-	@.ci/packages postgres browser compiler tools compose
+	@.ci/packages postgres browser compiler node tools compose
 
 compose-check: ## Check the compose file, with the simulator's profile and without.
 	@.ci/packages compose
