@@ -19,6 +19,7 @@ import (
 	"github.com/connect-prisma/server/internal/oauthflow"
 	"github.com/connect-prisma/server/internal/postgres"
 	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/prisma/managementapi"
 	"github.com/connect-prisma/server/internal/provisioning"
 	"github.com/connect-prisma/server/internal/tenants"
 	"github.com/connect-prisma/server/migrations"
@@ -144,7 +145,7 @@ func (s *service) build() error {
 	if err != nil {
 		return fmt.Errorf("PRISMA_AUTH_URL: %w", err)
 	}
-	client, err := prisma.NewClient(prisma.ClientConfig{BaseURL: s.cfg.PrismaAPIURL})
+	client, err := managementapi.New(managementapi.Config{BaseURL: s.cfg.PrismaAPIURL})
 	if err != nil {
 		return fmt.Errorf("PRISMA_API_URL: %w", err)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/connect-prisma/server/internal/oauthflow"
 	"github.com/connect-prisma/server/internal/pgtest"
 	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/prisma/managementapi"
 	"github.com/connect-prisma/server/internal/prismasim"
 	"github.com/connect-prisma/server/internal/prismasim/prismasimtest"
 	"github.com/connect-prisma/server/internal/provisioning"
@@ -104,7 +105,7 @@ func (w *World) build(t *testing.T, o options) {
 	check(t, err)
 	w.transport = &http.Transport{DialContext: (&net.Dialer{}).DialContext, MaxIdleConnsPerHost: 64}
 	t.Cleanup(w.transport.CloseIdleConnections)
-	client, err := prisma.NewClient(prisma.ClientConfig{BaseURL: w.wire.url, Transport: w.transport})
+	client, err := managementapi.New(managementapi.Config{BaseURL: w.wire.url, Transport: w.transport})
 	check(t, err)
 
 	log := slog.New(slog.NewMultiHandler(

@@ -16,9 +16,17 @@ import (
 
 	"github.com/connect-prisma/server/internal/fault"
 	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/prisma/managementapi"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain finds goroutines left behind. Those of the test's own Postgres, which the
+// simulator needs, live as long as the process.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/connect-prisma/server/internal/devpg.spawn.func1"),
+		goleak.IgnoreAnyFunction("github.com/connect-prisma/server/internal/devpg.(*Server).keep"),
+	)
+}
 
 // platform is an API and a token endpoint over HTTP that accept one access token at a
 // time and count what they get.
@@ -79,10 +87,11 @@ func (p *platform) me(w http.ResponseWriter, r *http.Request) {
 
 func (p *platform) caller(t *testing.T) *prisma.Caller {
 	t.Helper()
-	return prisma.NewCaller(
-		newClient(t, prisma.ClientConfig{BaseURL: p.URL, Transport: p.Client().Transport}),
-		newRefresher(t, newOAuth(t, prisma.OAuthConfig{AuthURL: p.URL})),
-	)
+	client, err := managementapi.New(managementapi.Config{BaseURL: p.URL, Transport: p.Client().Transport})
+	if err != nil {
+		t.Fatalf("managementapi.New() error = %v", err)
+	}
+	return prisma.NewCaller(client, newRefresher(t, newOAuth(t, prisma.OAuthConfig{AuthURL: p.URL})))
 }
 
 func getMe(ctx context.Context, client *prisma.Client) error {

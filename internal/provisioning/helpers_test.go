@@ -19,6 +19,7 @@ import (
 	"github.com/connect-prisma/server/internal/fault"
 	"github.com/connect-prisma/server/internal/pgtest"
 	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/prisma/managementapi"
 	"github.com/connect-prisma/server/internal/prismasim/prismasimtest"
 	"github.com/connect-prisma/server/internal/provisioning"
 	"github.com/connect-prisma/server/internal/sealing"
@@ -58,7 +59,7 @@ func open(t *testing.T, options ...func(*provisioning.Config)) *world {
 	check(t, err)
 	refresher, err := prisma.NewRefresher(prisma.RefresherConfig{Exchanger: oauth, Now: now})
 	check(t, err)
-	w.client, err = prisma.NewClient(prisma.ClientConfig{BaseURL: w.wire.url, Transport: transport(t)})
+	w.client, err = managementapi.New(managementapi.Config{BaseURL: w.wire.url, Transport: transport(t)})
 	check(t, err)
 	w.caller = prisma.NewCaller(w.client, refresher)
 	w.Service = w.service(t, options...)

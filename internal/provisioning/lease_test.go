@@ -11,6 +11,7 @@ import (
 
 	"github.com/connect-prisma/server/internal/fault"
 	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/prisma/managementapi"
 	"github.com/connect-prisma/server/internal/provisioning"
 	"github.com/connect-prisma/server/internal/tenants"
 )
@@ -112,7 +113,7 @@ func TestLease(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				upstream := &answers{}
-				client, err := prisma.NewClient(prisma.ClientConfig{BaseURL: "http://prisma.test", Transport: upstream})
+				client, err := managementapi.New(managementapi.Config{BaseURL: "http://prisma.test", Transport: upstream})
 				check(t, err)
 				s, err := provisioning.New(provisioning.Config{
 					Store: tc.store, Caller: slow{tc.takes, client}, Client: client, Now: now,

@@ -5,6 +5,7 @@ import (
 
 	"github.com/connect-prisma/server/internal/fault"
 	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/prisma/managementapi"
 	"github.com/connect-prisma/server/internal/tenants"
 )
 
@@ -14,13 +15,13 @@ import (
 // fault.InvalidRequest, an unusable page; those of prisma.Caller.
 func (s *Service) ListProjects(ctx context.Context, tenant tenants.TenantID, connection tenants.ConnectionID, page Page,
 ) (List[Project], error) {
-	options, err := page.options()
+	page, err := page.checked()
 	if err != nil {
 		return List[Project]{}, err
 	}
 	found, err := call(ctx, s, scope{tenant, connection},
-		func(ctx context.Context, client *prisma.Client) (prisma.Page[prisma.Project], error) {
-			return client.ListProjects(ctx, prisma.ProjectFilter{ListOptions: options})
+		func(ctx context.Context, client *prisma.Client) (managementapi.Page[managementapi.Project], error) {
+			return client.ListProjects(ctx, managementapi.ListProjectsParams{Cursor: page.Cursor, Limit: page.Limit})
 		})
 	if err != nil {
 		return List[Project]{}, err
@@ -34,7 +35,7 @@ func (s *Service) ListProjects(ctx context.Context, tenant tenants.TenantID, con
 func (s *Service) ListDatabases(ctx context.Context, tenant tenants.TenantID, connection tenants.ConnectionID,
 	projectID string, page Page,
 ) (List[Database], error) {
-	options, err := page.options()
+	page, err := page.checked()
 	if err != nil {
 		return List[Database]{}, err
 	}
@@ -43,8 +44,10 @@ func (s *Service) ListDatabases(ctx context.Context, tenant tenants.TenantID, co
 			WithField("projectId", "Use the id of a project.")
 	}
 	found, err := call(ctx, s, scope{tenant, connection},
-		func(ctx context.Context, client *prisma.Client) (prisma.Page[prisma.Database], error) {
-			return client.ListDatabases(ctx, prisma.DatabaseFilter{ListOptions: options, ProjectID: projectID})
+		func(ctx context.Context, client *prisma.Client) (managementapi.Page[managementapi.Database], error) {
+			return client.ListDatabases(ctx, managementapi.ListDatabasesParams{
+				Cursor: page.Cursor, Limit: page.Limit, ProjectID: projectID,
+			})
 		})
 	if err != nil {
 		return List[Database]{}, err
@@ -60,7 +63,7 @@ func (s *Service) GetDatabase(ctx context.Context, tenant tenants.TenantID, conn
 		return Database{}, err
 	}
 	found, err := call(ctx, s, scope{tenant, connection},
-		func(ctx context.Context, client *prisma.Client) (prisma.Database, error) {
+		func(ctx context.Context, client *prisma.Client) (managementapi.Database, error) {
 			return client.GetDatabase(ctx, id)
 		})
 	if err != nil {

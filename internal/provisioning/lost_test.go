@@ -13,6 +13,7 @@ import (
 
 	"github.com/connect-prisma/server/internal/fault"
 	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/prisma/managementapi"
 	"github.com/connect-prisma/server/internal/provisioning"
 	"github.com/connect-prisma/server/internal/tenants"
 )
@@ -118,10 +119,10 @@ func TestLostCredentialsAreAdopted(t *testing.T) {
 	w.wire.harms(onPost("/connections", lose, 1))
 	app()
 	var theirs struct {
-		Data prisma.DatabaseConnection `json:"data"`
+		Data managementapi.CreatedConnection `json:"data"`
 	}
 	check(t, json.Unmarshal(body, &theirs))
-	if !opens(t, theirs.Data.ConnectionString()) {
+	if !opens(t, theirs.Data.DatabaseURL().Reveal()) {
 		t.Error("older credentials of the same name were rotated")
 	}
 
@@ -278,7 +279,7 @@ func TestNotSent(t *testing.T) {
 	w := open(t)
 	away := httptest.NewServer(http.NotFoundHandler())
 	away.Close()
-	client, err := prisma.NewClient(prisma.ClientConfig{BaseURL: away.URL, Transport: transport(t)})
+	client, err := managementapi.New(managementapi.Config{BaseURL: away.URL, Transport: transport(t)})
 	check(t, err)
 	s := w.service(t, func(cfg *provisioning.Config) { cfg.Caller = through{w, client} })
 	_, err = s.CreateProject(t.Context(), tenants.System(), w.tenant, w.connection,

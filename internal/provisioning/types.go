@@ -3,8 +3,6 @@ package provisioning
 import (
 	"log/slog"
 	"time"
-
-	"github.com/connect-prisma/server/internal/prisma"
 )
 
 // Project is a project in the user's workspace.
@@ -114,30 +112,4 @@ type Created[T any] struct {
 	// SecretExpired: it was answered over an hour ago, so the connection string is
 	// no longer kept. Database.Credentials is nil, Credentials.ConnectionString "".
 	SecretExpired bool
-}
-
-func projectOf(p prisma.Project) Project {
-	return Project{ID: p.ID, Name: p.Name, Region: p.DefaultRegion, CreatedAt: p.CreatedAt.UTC()}
-}
-
-func databaseOf(d prisma.Database) Database {
-	database := Database{
-		ID: d.ID, Name: d.Name, Status: d.Status, ProjectID: d.Project.ID, IsDefault: d.IsDefault, CreatedAt: d.CreatedAt.UTC(),
-	}
-	if d.Region != nil {
-		database.Region = d.Region.ID
-	}
-	return database
-}
-
-func credentialsOf(c prisma.DatabaseConnection) Credentials {
-	return Credentials{ID: c.ID, Name: c.Name, ConnectionString: c.ConnectionString()}
-}
-
-func listOf[From, To any](page prisma.Page[From], convert func(From) To) List[To] {
-	list := List[To]{Items: make([]To, 0, len(page.Items)), NextCursor: page.NextCursor}
-	for _, item := range page.Items {
-		list.Items = append(list.Items, convert(item))
-	}
-	return list
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/connect-prisma/server/internal/fault"
-	"github.com/connect-prisma/server/internal/prisma"
 	"github.com/connect-prisma/server/internal/tenants"
 )
 
@@ -42,7 +41,7 @@ func checkDatabaseID(id string) error {
 
 // options turns a page into Prisma's parameters. The cursor is Prisma's own and
 // opaque to us.
-func (p Page) options() (prisma.ListOptions, error) {
+func (p Page) checked() (Page, error) {
 	bad := fault.New(fault.InvalidRequest, "The page can't be read.", nil)
 	if len(p.Cursor) > maxCursor || strings.ContainsFunc(p.Cursor, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		bad = bad.WithField("cursor", "Use nextCursor of the page before.")
@@ -51,9 +50,9 @@ func (p Page) options() (prisma.ListOptions, error) {
 		bad = bad.WithField("limit", "Use a whole number from 1 to 100.")
 	}
 	if len(bad.Fields) > 0 {
-		return prisma.ListOptions{}, bad
+		return Page{}, bad
 	}
-	return prisma.ListOptions{Cursor: p.Cursor, Limit: min(p.Limit, maxLimit)}, nil
+	return Page{Cursor: p.Cursor, Limit: min(p.Limit, maxLimit)}, nil
 }
 
 // checkKey refuses an idempotency key that can't be kept.
