@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -48,6 +49,7 @@ type service struct {
 	tokenPool *pgxpool.Pool
 	jobPool   *pgxpool.Pool
 	store     *tenants.Store
+	oauth     *prisma.OAuth
 	refresher *prisma.Refresher
 	flow      *oauthflow.Flow
 	api       *httpapi.Server
@@ -141,7 +143,7 @@ func (s *service) build() error {
 	if err != nil {
 		return err
 	}
-	oauth, err := prisma.NewOAuth(prisma.OAuthConfig{AuthURL: s.cfg.PrismaAuthURL})
+	s.oauth, err = prisma.NewOAuth(prisma.OAuthConfig{AuthURL: s.cfg.PrismaAuthURL, PlainHTTP: s.cfg.relaxed()})
 	if err != nil {
 		return fmt.Errorf("PRISMA_AUTH_URL: %w", err)
 	}
@@ -149,13 +151,13 @@ func (s *service) build() error {
 	if err != nil {
 		return fmt.Errorf("PRISMA_API_URL: %w", err)
 	}
-	s.refresher, err = prisma.NewRefresher(prisma.RefresherConfig{Exchanger: oauth, Now: time.Now, Logger: s.log})
+	s.refresher, err = prisma.NewRefresher(prisma.RefresherConfig{Exchanger: s.oauth, Now: time.Now, Logger: s.log})
 	if err != nil {
 		return err
 	}
 	caller := prisma.NewCaller(client, s.refresher)
 	s.flow, err = oauthflow.New(oauthflow.Config{
-		Store: s.store, OAuth: oauth, API: client, Caller: caller, Cookies: cookieKeys,
+		Store: s.store, OAuth: s.oauth, API: client, Caller: caller, Cookies: cookieKeys,
 		PublicURL: s.cfg.PublicURL, Now: time.Now, Logger: s.log,
 	})
 	if err != nil {
@@ -197,9 +199,16 @@ func (s *service) pollOnly() bool {
 			strings.Contains(s.cfg.DatabaseURL, "default_query_exec_mode=simple_protocol"))
 }
 
-// serve answers requests on listener until ctx ends, and then drains: readiness
-// goes off, requests and exchanges in flight finish, pairs are saved.
+// serve asks the authorization server what it is, answers requests on listener until
+// ctx ends, and then drains: readiness goes off, requests and exchanges in flight
+// finish, pairs are saved.
 func (s *service) serve(ctx context.Context, listener net.Listener) error {
+	unfollow, err := s.discover(ctx)
+	if err != nil {
+		_ = listener.Close() // nothing was accepted yet
+		return err
+	}
+	defer unfollow()
 	server := &http.Server{
 		Handler:           s.api,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -216,12 +225,29 @@ func (s *service) serve(ctx context.Context, listener net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	s.log.InfoContext(ctx, "serving", slog.String("listen", listener.Addr().String()), slog.String("public_url", s.cfg.PublicURL))
-	var err error
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
 	}
 	return errors.Join(err, s.drain(ctx, server))
+}
+
+// discover reads the authorization server's metadata and keeps it fresh until the
+// returned function is called. Metadata that must not be used stops the start: it is
+// the wrong server, or one that can't keep codes safe. Metadata that can't be had does
+// not, because stored tokens can be served without it.
+func (s *service) discover(ctx context.Context) (stop func(), err error) {
+	_, first := s.oauth.Discover(ctx)
+	if refused, ok := errors.AsType[*prisma.MetadataError](first); ok {
+		return nil, fmt.Errorf("PRISMA_AUTH_URL: %w", refused)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var following sync.WaitGroup
+	following.Go(func() { s.oauth.FollowMetadata(ctx, s.log, first) })
+	return func() {
+		cancel()
+		following.Wait()
+	}, nil
 }
 
 // drain ends the replica without losing anything. Readiness goes off first, for

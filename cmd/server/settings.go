@@ -134,11 +134,15 @@ func (s settings) checkServe() error {
 	if s.DrainDelay < 0 || s.DrainDelay > time.Minute {
 		return errors.New("DRAIN_DELAY must be between 0s and 1m")
 	}
-	relaxed := s.Environment == environmentDevelopment || s.Environment == environmentTest
-	if err := checkOrigin("PRISMA_API_URL", s.PrismaAPIURL, relaxed); err != nil {
+	if err := checkOrigin("PRISMA_API_URL", s.PrismaAPIURL, s.relaxed()); err != nil {
 		return err
 	}
-	return checkOrigin("PRISMA_AUTH_URL", s.PrismaAuthURL, relaxed)
+	return checkOrigin("PRISMA_AUTH_URL", s.PrismaAuthURL, s.relaxed())
+}
+
+// relaxed reports whether Prisma may be reached by plain http.
+func (s settings) relaxed() bool {
+	return s.Environment == environmentDevelopment || s.Environment == environmentTest
 }
 
 // checkOrigin takes https origins, and http ones on loopback, where browsers keep

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/connect-prisma/server/internal/apitest"
+	"github.com/connect-prisma/server/internal/oauthflow"
+	"github.com/connect-prisma/server/internal/prisma"
 	"github.com/connect-prisma/server/internal/prismasim/prismasimtest"
 	"github.com/connect-prisma/server/internal/tenants"
 )
@@ -50,7 +52,7 @@ func TestACallbackInAnotherBrowserLeadsNowhere(t *testing.T) {
 // TestCallbacksThatPrismaNeverSends: each is refused before anything is looked up.
 func TestCallbacksThatPrismaNeverSends(t *testing.T) {
 	t.Parallel()
-	w := apitest.New(t)
+	w := apitest.New(t, discovered(t))
 	set := func(name, value string) func(url.Values) { return func(q url.Values) { q.Set(name, value) } }
 	add := func(name, value string) func(url.Values) { return func(q url.Values) { q.Add(name, value) } }
 	tests := map[string]func(url.Values){
@@ -64,6 +66,8 @@ func TestCallbacksThatPrismaNeverSends(t *testing.T) {
 		"wrong issuer":      set("iss", "https://evil.example"),
 		"two issuers":       func(q url.Values) { q.Add("iss", q.Get("iss")) },
 		"empty issuer":      set("iss", ""),
+		"no issuer":         func(q url.Values) { q.Del("iss") },
+		"no issuer, denied": func(q url.Values) { q.Del("iss"); q.Del("code"); q.Set("error", "access_denied") },
 		"empty error":       func(q url.Values) { q.Del("code"); q.Set("error", "") },
 		"session id longer": func(q url.Values) { q.Set("state", "x"+q.Get("state")) },
 	}
@@ -82,6 +86,46 @@ func TestCallbacksThatPrismaNeverSends(t *testing.T) {
 	t.Logf("%d damaged callbacks, %d token requests", len(tests), n)
 	if n != 0 {
 		t.Errorf("%d token requests", n)
+	}
+}
+
+// TestIssIsAwaitedOnlyOncePromised: a service that could not read Prisma's metadata yet
+// takes an answer without iss, and none whose iss is wrong. As soon as it knows better,
+// users who are under way need it too.
+func TestIssIsAwaitedOnlyOncePromised(t *testing.T) {
+	t.Parallel()
+	var oauth *prisma.OAuth
+	w := apitest.New(t, apitest.WithFlow(func(c *oauthflow.Config) { oauth, _ = c.OAuth.(*prisma.OAuth) }))
+	answer := func(b begun, iss string) int {
+		t.Helper()
+		u := *b.callback
+		query := u.Query()
+		query.Del("iss")
+		if iss != "" {
+			query.Set("iss", iss)
+		}
+		u.RawQuery = query.Encode()
+		return b.browser.Do(t, http.MethodGet, u.String(), nil).Status
+	}
+	early, underWay := begin(t, w, "ada"), begin(t, w, "ada")
+	if got := answer(early, "https://evil.example"); got != http.StatusBadRequest {
+		t.Errorf("nothing known, wrong iss: status %d, want 400", got)
+	}
+	if got := answer(early, ""); got != http.StatusSeeOther {
+		t.Errorf("nothing known, no iss: status %d, want 303", got)
+	}
+	if _, err := oauth.Discover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := answer(underWay, ""); got != http.StatusBadRequest {
+		t.Errorf("promised meanwhile, no iss: status %d, want 400", got)
+	}
+	if n := w.Sim.Ledger(t).Counters.CodeExchanges; n != 0 {
+		t.Errorf("%d token requests", n)
+	}
+	// The refusal spent nothing: Prisma's own answer still counts.
+	if got := answer(underWay, oauth.Issuer()); got != http.StatusSeeOther {
+		t.Errorf("promised meanwhile, right iss: status %d, want 303", got)
 	}
 }
 

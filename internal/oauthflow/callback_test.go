@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/connect-prisma/server/internal/apitest"
+	"github.com/connect-prisma/server/internal/oauthflow"
+	"github.com/connect-prisma/server/internal/prisma"
 	"github.com/connect-prisma/server/internal/prismasim/prismasimtest"
 )
 
@@ -40,6 +42,21 @@ func begin(t *testing.T, w *apitest.World, user string) begun {
 	return b
 }
 
+// discovered lets the service read Prisma's metadata first, as the serve command does.
+// It promises iss in every answer.
+func discovered(t *testing.T) apitest.Option {
+	t.Helper()
+	return apitest.WithFlow(func(c *oauthflow.Config) {
+		oauth, ok := c.OAuth.(*prisma.OAuth)
+		if !ok {
+			t.Fatalf("the flow rests on a %T", c.OAuth)
+		}
+		if found, err := oauth.Discover(t.Context()); err != nil || !found.IssInResponse {
+			t.Fatalf("Discover() = %+v, %v", found, err)
+		}
+	})
+}
+
 // cookieName is the name of a session's cookie.
 func cookieName(id string) string { return "__Host-connect-" + id }
 
@@ -59,7 +76,7 @@ func (b begun) with(state *string) string {
 // kinds of state, each pair on a session of its own. One pair may pass.
 func TestOnlyTheRightCookieWithTheRightStatePasses(t *testing.T) {
 	t.Parallel()
-	w := apitest.New(t)
+	w := apitest.New(t, discovered(t))
 	other := begin(t, w, "somebody else")
 	otherCookie := other.browser.Cookies[cookieName(other.session.ID)]
 	text := func(s string) *string { return &s }

@@ -7,21 +7,22 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/prisma/wire"
 )
 
 // DefaultScope asks for the Management API and for a refresh token.
 const DefaultScope = "workspace:admin offline_access"
 
-// ExchangeTimeouts bound one token request. A zero field takes its default.
+// ExchangeTimeouts bound one request to the authorization server. A zero field takes its
+// default.
 type ExchangeTimeouts struct {
 	// Dial bounds name resolution and the TCP connection. Default 2 s.
 	Dial time.Duration
@@ -32,6 +33,9 @@ type ExchangeTimeouts struct {
 	// Answer bounds writing the request and reading the whole answer. Default 60 s:
 	// hanging up on a slow success would lose the pair in it.
 	Answer time.Duration
+
+	// Discovery bounds one whole request for the server's metadata. Default 5 s.
+	Discovery time.Duration
 }
 
 // withDefaults fills the fields left zero.
@@ -40,17 +44,27 @@ func (t ExchangeTimeouts) withDefaults() ExchangeTimeouts {
 		Dial:   cmp.Or(t.Dial, 2*time.Second),
 		TLS:    cmp.Or(t.TLS, 3*time.Second),
 		Answer: cmp.Or(t.Answer, time.Minute),
+
+		Discovery: cmp.Or(t.Discovery, defaultDiscoveryTimeout),
 	}
 }
 
 // OAuthConfig says where the authorization server is.
 type OAuthConfig struct {
-	// AuthURL is the authorization server's issuer, below which /authorize and /token
-	// lie: https://auth.prisma.io in production. No query; a trailing slash is dropped.
+	// AuthURL is the authorization server's issuer, to the letter, a slash at its end
+	// included: https://auth.prisma.io in production. No query. Until Discover has
+	// found the endpoints they are taken to be /authorize and /token below it.
 	AuthURL string
 
-	// Timeouts bound each token request.
+	// PlainHTTP accepts endpoints by plain http below an http issuer that is not on
+	// loopback, where they are accepted anyway. For development.
+	PlainHTTP bool
+
+	// Timeouts bound each request.
 	Timeouts ExchangeTimeouts
+
+	// DialContext opens the connections. Nil takes a net.Dialer under Timeouts.Dial.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// TLS is the client's TLS configuration, such as private root certificates. Nil
 	// takes Go's defaults.
@@ -64,16 +78,19 @@ type OAuthConfig struct {
 // OAuth makes authorization URLs and token requests. It is safe for concurrent use
 // and holds no connection between requests.
 type OAuth struct {
-	issuer       string
-	authorizeURL *url.URL
-	tokenURL     string
-	timeouts     ExchangeTimeouts
-	http         *http.Client
+	issuer      string
+	base        *url.URL // the issuer, parsed
+	plainHTTP   bool
+	metadataURL string
+	endpoints   atomic.Pointer[endpoints] // never nil
+	refused     atomic.Bool               // metadata was read and was never acceptable
+	timeouts    ExchangeTimeouts
+	http        *http.Client
 }
 
 // NewOAuth checks the configuration and returns an OAuth; it sends nothing.
 func NewOAuth(cfg OAuthConfig) (*OAuth, error) {
-	base, err := parseBaseURL(cfg.AuthURL)
+	base, err := wire.BaseURL(cfg.AuthURL)
 	if err != nil {
 		return nil, fmt.Errorf("authorization server URL: %w", err)
 	}
@@ -86,9 +103,13 @@ func NewOAuth(cfg OAuthConfig) (*OAuth, error) {
 	// streams, so it is off. What this costs is one handshake an hour per user.
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
+	dial := cfg.DialContext
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: timeouts.Dial}).DialContext
+	}
 	transport := &http.Transport{
 		Proxy:                  cfg.Proxy,
-		DialContext:            (&net.Dialer{Timeout: timeouts.Dial}).DialContext,
+		DialContext:            dial,
 		TLSClientConfig:        cfg.TLS,
 		TLSHandshakeTimeout:    timeouts.TLS,
 		DisableKeepAlives:      true,
@@ -96,17 +117,19 @@ func NewOAuth(cfg OAuthConfig) (*OAuth, error) {
 		MaxResponseHeaderBytes: maxTokenAnswer,
 		Protocols:              &protocols,
 	}
-	return &OAuth{
-		issuer:       strings.TrimSuffix(cfg.AuthURL, "/"),
-		authorizeURL: base.JoinPath("authorize"),
-		tokenURL:     base.JoinPath("token").String(),
-		timeouts:     timeouts,
-		http:         &http.Client{Transport: transport, CheckRedirect: keepRedirect},
-	}, nil
+	o := &OAuth{
+		issuer:      cfg.AuthURL,
+		base:        base,
+		plainHTTP:   cfg.PlainHTTP,
+		metadataURL: metadataURLOf(base),
+		timeouts:    timeouts,
+		http:        &http.Client{Transport: transport, CheckRedirect: wire.KeepRedirect},
+	}
+	o.endpoints.Store(conventional(cfg.AuthURL, base))
+	return o, nil
 }
 
-// Issuer is the authorization server's identity: the configured URL without a
-// trailing slash.
+// Issuer is the authorization server's identity: the configured URL, unchanged.
 func (o *OAuth) Issuer() string { return o.issuer }
 
 // Timeouts are the deadlines that token requests run under.
@@ -133,12 +156,17 @@ type AuthorizationRequest struct {
 //	    &redirect_uri=&response_type=code&scope=&state=
 //
 // A missing field or a reserved name in Params is an error of the calling code; its
-// kind is fault.InvalidValue.
+// kind is fault.InvalidValue. Of kind fault.PrismaUnavailable: the server's metadata
+// is not acceptable (Discover).
 //
 // Source: RFC 6749 section 4.1.1, RFC 7636 section 4.3.
 func (o *OAuth) AuthorizationURL(req AuthorizationRequest) (string, error) {
 	if req.ClientID == "" || req.RedirectURI == "" || req.State == "" || req.Verifier == "" {
 		return "", fault.New(fault.InvalidValue, "The authorization request is incomplete.", nil)
+	}
+	if o.refused.Load() {
+		return "", fault.New(fault.PrismaUnavailable, "Prisma can't be connected at the moment.", nil).
+			WithRetryAfter(time.Minute)
 	}
 	query := url.Values{
 		"response_type":         {"code"},
@@ -157,20 +185,28 @@ func (o *OAuth) AuthorizationURL(req AuthorizationRequest) (string, error) {
 		}
 		query[name] = values
 	}
-	u := *o.authorizeURL
+	u := *o.endpoints.Load().authorizeURL
+	for name, values := range u.Query() { // an endpoint may have a query, which stays
+		if _, ours := query[name]; !ours {
+			query[name] = values
+		}
+	}
 	u.RawQuery = query.Encode()
 	return u.String(), nil
 }
 
 // CheckIssuer compares the iss parameter of an authorization response with this
 // server, so that a code from another authorization server is never presented here.
-// A response without iss passes; an empty, doubled or different one does not, and the
-// error's kind is fault.InvalidRequest.
+// An empty, doubled or different one does not pass; a response without iss passes only
+// as long as the server's metadata has not promised it. What counts is what is known
+// when the response arrives: a server that promises iss sends it in all its responses,
+// also to requests that were begun before we had read the promise. The error's kind is
+// fault.InvalidRequest.
 //
 // Source: RFC 9207 section 2.4.
 func (o *OAuth) CheckIssuer(response url.Values) error {
 	iss, present := response["iss"]
-	if !present {
+	if !present && !o.endpoints.Load().IssInResponse {
 		return nil
 	}
 	if len(iss) != 1 || iss[0] != o.issuer {
@@ -214,7 +250,7 @@ func Challenge(verifier string) string {
 func (o *OAuth) ExchangeCode(
 	ctx context.Context, client OAuthClient, redirectURI, code, verifier string,
 ) (Grant, error) {
-	grant, err := o.requestToken(ctx, client, url.Values{
+	grant, status, err := o.requestToken(ctx, client, url.Values{
 		"grant_type":    {"authorization_code"},
 		"code":          {code},
 		"redirect_uri":  {redirectURI},
@@ -224,7 +260,7 @@ func (o *OAuth) ExchangeCode(
 		return Grant{}, err
 	}
 	if grant.WorkspaceID == "" {
-		return Grant{}, &TokenError{Class: Unknown, Status: http.StatusOK, cause: errNoWorkspace}
+		return Grant{}, &TokenError{Class: Unknown, Status: status, cause: errNoWorkspace}
 	}
 	return grant, nil
 }
@@ -244,7 +280,7 @@ func (o *OAuth) ExchangeCode(
 //
 // Source: RFC 6749 sections 5 and 6.
 func (o *OAuth) Refresh(ctx context.Context, client OAuthClient, refreshToken string) (Grant, error) {
-	grant, err := o.requestToken(ctx, client, url.Values{
+	grant, _, err := o.requestToken(ctx, client, url.Values{
 		"grant_type":    {"refresh_token"},
 		"refresh_token": {refreshToken},
 	})
@@ -254,24 +290,4 @@ func (o *OAuth) Refresh(ctx context.Context, client OAuthClient, refreshToken st
 	grant.Rotated = grant.Refresh != ""
 	grant.Refresh = cmp.Or(grant.Refresh, refreshToken)
 	return grant, nil
-}
-
-// keepRedirect stops a client at the first redirect and hands out that answer: a
-// token must never follow a Location header.
-func keepRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-
-// parseBaseURL accepts an absolute http or https URL without credentials, query or
-// fragment.
-func parseBaseURL(raw string) (*url.URL, error) {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return nil, errors.New("not a URL") // the parser's text would repeat it, password and all
-	}
-	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return nil, errors.New("must be an absolute http or https URL")
-	}
-	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
-		return nil, errors.New("must have no credentials, query or fragment")
-	}
-	return u, nil
 }

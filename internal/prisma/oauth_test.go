@@ -102,7 +102,7 @@ func TestNewVerifier(t *testing.T) {
 func TestCheckIssuer(t *testing.T) {
 	t.Parallel()
 
-	oauth := newOAuth(t, prisma.OAuthConfig{AuthURL: "https://auth.example/"})
+	oauth := newOAuth(t, prisma.OAuthConfig{AuthURL: "https://auth.example"})
 	tests := map[string]struct {
 		response url.Values
 		want     fault.Kind

@@ -10,7 +10,6 @@ import (
 // from the answer.
 var (
 	errNoWorkspace     = errors.New("the access token names no workspace")
-	errBrokenAnswer    = errors.New("the answer is not HTTP or broke off")
 	errAnswerTooLarge  = errors.New("the answer is larger than 64 KiB")
 	errUnusableAnswer  = errors.New("the answer is not a usable token response")
 	errConnectTimedOut = errors.New("no connection in time")

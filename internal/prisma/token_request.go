@@ -5,33 +5,34 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/connect-prisma/server/internal/prisma/wire"
 )
 
 // maxTokenAnswer is the largest token response that is read, in bytes, and the largest
 // header of one.
 const maxTokenAnswer = 64 << 10
 
-// maxRetryAfter bounds what a server may ask us to wait.
-const maxRetryAfter = time.Hour
-
-// requestToken sends one form to the token endpoint and reads the answer. Every error
-// is a *TokenError.
-func (o *OAuth) requestToken(ctx context.Context, client OAuthClient, form url.Values) (Grant, error) {
+// requestToken sends one form to the token endpoint and reads the answer, whose HTTP
+// status it returns with the grant. Every error is a *TokenError.
+func (o *OAuth) requestToken(ctx context.Context, client OAuthClient, form url.Values) (Grant, int, error) {
 	if err := ctx.Err(); err != nil {
-		return Grant{}, &TokenError{Class: NotSent, cause: err}
+		return Grant{}, 0, &TokenError{Class: NotSent, cause: err}
 	}
-	// One explicit style of client authentication, in the body. Trying a second one
-	// after a refusal would send the token twice.
-	form.Set("client_id", client.ID)
-	if client.Secret != "" {
+	// One explicit style of client authentication. Trying a second one after a refusal
+	// would send the token twice.
+	to := o.endpoints.Load()
+	basic := to.basicAuth && client.Secret != ""
+	if !basic {
+		form.Set("client_id", client.ID)
+	}
+	if !basic && client.Secret != "" {
 		form.Set("client_secret", client.Secret)
 	}
 
@@ -53,13 +54,16 @@ func (o *OAuth) requestToken(ctx context.Context, client OAuthClient, form url.V
 		deadline.Reset(o.timeouts.Answer)
 	}})
 
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.tokenURL, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.TokenEndpoint, strings.NewReader(form.Encode()))
 	if err != nil {
-		return Grant{}, &TokenError{Class: NotSent, cause: errors.New("the token URL can't be requested")}
+		return Grant{}, 0, &TokenError{Class: NotSent, cause: errors.New("the token URL can't be requested")}
 	}
 	req.GetBody = nil // the transport can't resend what it can't read again
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
+	if basic { // both parts encoded as in a form: RFC 6749 section 2.3.1
+		req.SetBasicAuth(url.QueryEscape(client.ID), url.QueryEscape(client.Secret))
+	}
 
 	resp, err := o.http.Do(req)
 	if err != nil {
@@ -67,36 +71,12 @@ func (o *OAuth) requestToken(ctx context.Context, client OAuthClient, form url.V
 		if connected.Load() {
 			class = Unknown
 		}
-		return Grant{}, &TokenError{Class: class, cause: networkCause(ctx, err, connected.Load())}
+		return Grant{}, 0, &TokenError{Class: class, cause: wire.Cause(ctx, err, connected.Load())}
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer+1))
-	return readTokenAnswer(resp, body, networkCause(ctx, err, true))
-}
-
-// networkCause returns why a request failed: our own deadline by its name, otherwise
-// the transport's error without the URL around it. Once the request was sent only
-// errors of the network itself are passed on, since those of Go's HTTP parser quote
-// what the server sent.
-func networkCause(ctx context.Context, err error, sent bool) error {
-	if err == nil {
-		return nil
-	}
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	if wrapped, ok := errors.AsType[*url.Error](err); ok {
-		err = wrapped.Err
-	}
-	if _, network := errors.AsType[*net.OpError](err); network || !sent {
-		return err
-	}
-	for _, plain := range []error{io.ErrUnexpectedEOF, io.EOF} {
-		if errors.Is(err, plain) {
-			return plain
-		}
-	}
-	return errBrokenAnswer
+	grant, err := readTokenAnswer(resp, body, wire.Cause(ctx, err, true))
+	return grant, resp.StatusCode, err
 }
 
 // readTokenAnswer turns the answer to a token request into a grant or a *TokenError.
@@ -121,7 +101,7 @@ func readTokenAnswer(resp *http.Response, body []byte, readErr error) (Grant, er
 	}
 	failure.cause = readErr
 	failure.Class = classify(resp.StatusCode, failure.Code)
-	failure.RetryAfter = parseRetryAfter(resp.Header)
+	failure.RetryAfter = wire.RetryAfter(resp.Header)
 	return Grant{}, failure
 }
 
@@ -140,32 +120,4 @@ func classify(status int, code string) Outcome {
 		}
 	}
 	return Unknown
-}
-
-// parseRetryAfter reads a Retry-After header: seconds, or a date that is measured
-// against the answer's own Date, so that no clock of ours matters. It is 0 when there
-// is none that can be read, and at most an hour.
-func parseRetryAfter(header http.Header) time.Duration {
-	value := header.Get("Retry-After")
-	if value == "" {
-		return 0
-	}
-	if seconds, err := strconv.ParseFloat(value, 64); err == nil {
-		switch {
-		case !(seconds > 0): // also NaN
-			return 0
-		case seconds > maxRetryAfter.Seconds():
-			return maxRetryAfter
-		}
-		return time.Duration(seconds * float64(time.Second))
-	}
-	until, err := http.ParseTime(value)
-	if err != nil {
-		return 0
-	}
-	from, err := http.ParseTime(header.Get("Date"))
-	if err != nil {
-		return 0
-	}
-	return min(max(until.Sub(from), 0), maxRetryAfter)
 }
