@@ -2,30 +2,61 @@ package prisma
 
 import (
 	"context"
+	"errors"
+	"sync"
 	"time"
 
 	"github.com/connect-prisma/server/internal/fault"
 )
 
-// leaseOf returns the storage's own lease or one that works for this process alone.
+// lockWait is how long a claim waits for a storage's own refresh lock before it tells
+// the refresher to look again later. It is shorter than the send guard, so that a lock
+// that was waited for still leaves time to send.
+const lockWait = 2 * time.Second
+
+// errLockHeld says that somebody else has had the storage's refresh lock for lockWait.
+var errLockHeld = errors.New("prisma: another process holds the refresh lock")
+
+// leaseOf returns the storage's own lease, or one for this flight alone that makes do
+// with what the storage has.
 func leaseOf(storage TokenStorage, now func() time.Time) RefreshLease {
 	if lease, ok := storage.(RefreshLease); ok {
 		return lease
 	}
-	return localLease{storage: storage, now: now}
+	return &localLease{storage: storage, now: now}
 }
 
 // localLease gives a plain TokenStorage the form of a RefreshLease, so that there is
-// one refresh algorithm. The lock itself is the refresher's single flight: within one
-// process nobody else exchanges the connection's token meanwhile. It can't see other
-// processes and leaves no trace of an exchange that a crash cut off.
+// one refresh algorithm. It serves one flight.
+//
+// Within a process the refresher's single flight is the lock. Between processes it is
+// the storage's RefreshLock, if it has one: held from the claim that is due until the
+// exchange is saved or settled. Either way an exchange that a crash cut off leaves no
+// trace; only a storage with a lease of its own can see to that.
 type localLease struct {
 	storage TokenStorage
 	now     func() time.Time
+
+	mu     sync.Mutex
+	unlock func()      // not nil while the storage's refresh lock is held
+	expiry *time.Timer // lets go of it when nobody ends the exchange
 }
 
-// Claim reads the tokens again and is due if they are still the refused ones.
-func (l localLease) Claim(ctx context.Context, refused Tokens) (Claim, error) {
+// Claim takes the storage's lock, reads the tokens again, and is due if they are still
+// the refused ones. Unless it is, the lock is free again.
+func (l *localLease) Claim(ctx context.Context, refused Tokens) (_ Claim, err error) {
+	switch err := l.lock(ctx); {
+	case errors.Is(err, errLockHeld):
+		return Claim{Held: true}, nil
+	case err != nil:
+		return Claim{}, err
+	}
+	due := false
+	defer func() { // deferred: a storage that panics must not keep the lock
+		if !due {
+			l.release()
+		}
+	}()
 	taken := l.now()
 	current, err := l.storage.Tokens(ctx)
 	if err != nil {
@@ -34,15 +65,28 @@ func (l localLease) Claim(ctx context.Context, refused Tokens) (Claim, error) {
 	if !current.ReadAt.IsZero() {
 		taken = current.ReadAt
 	}
-	return Claim{Due: current.SamePair(refused), Current: current, Taken: taken}, nil
+	due = current.SamePair(refused)
+	return Claim{Due: due, Current: current, Taken: taken}, nil
 }
 
-// Save stores the fresh pair unless the user has logged out or in meanwhile. Between
-// its look and its write it is not protected; only a lease can be.
-func (l localLease) Save(ctx context.Context, claim Claim, fresh Tokens) error {
+// Save stores the fresh pair unless the user has logged out or in meanwhile. The lock
+// is kept until it succeeds. Against a login or logout, which take no lock, its look
+// and its write are not protected; only a lease can do that.
+func (l *localLease) Save(ctx context.Context, claim Claim, fresh Tokens) error {
+	if err := l.lock(ctx); err != nil {
+		return err
+	}
+	err := l.save(ctx, claim, fresh)
+	if err == nil || errors.Is(err, ErrSuperseded) {
+		l.release()
+	}
+	return err
+}
+
+func (l *localLease) save(ctx context.Context, claim Claim, fresh Tokens) error {
 	current, err := l.storage.Tokens(ctx)
-	switch kind := fault.KindOf(err); {
-	case err != nil && (kind == fault.NotFound || kind == fault.ReconnectRequired):
+	switch {
+	case err != nil && isGone(err):
 		return ErrSuperseded
 	case err != nil:
 		return err
@@ -51,20 +95,27 @@ func (l localLease) Save(ctx context.Context, claim Claim, fresh Tokens) error {
 	case !current.SamePair(claim.Current):
 		return ErrSuperseded
 	}
+	fresh.ReadAt = time.Time{} // a storage that keeps the whole value must not take it for its clock
 	return l.storage.SetTokens(ctx, fresh)
 }
 
-// Settle forgets a pair whose refresh token is dead; other outcomes leave no mark.
-func (l localLease) Settle(ctx context.Context, claim Claim, outcome Outcome) error {
+// Settle forgets a pair whose refresh token is dead; other outcomes leave no mark. The
+// lock ends with it even when it fails, because nobody knows whether it will be
+// repeated; a repetition takes the lock anew.
+func (l *localLease) Settle(ctx context.Context, claim Claim, outcome Outcome) error {
+	defer l.release()
 	if outcome != InvalidGrant {
 		return nil
+	}
+	if err := l.lock(ctx); err != nil {
+		return err
 	}
 	if storage, ok := l.storage.(CompareAndClear); ok {
 		return storage.ClearTokensIfCurrent(ctx, claim.Current)
 	}
 	current, err := l.storage.Tokens(ctx)
 	switch {
-	case fault.KindOf(err) == fault.NotFound:
+	case err != nil && isGone(err):
 		return nil
 	case err != nil:
 		return err
@@ -72,4 +123,78 @@ func (l localLease) Settle(ctx context.Context, claim Claim, outcome Outcome) er
 		return nil
 	}
 	return l.storage.ClearTokens(ctx)
+}
+
+// isGone reports whether an error of TokenStorage.Tokens means that there is no pair.
+func isGone(err error) bool {
+	kind := fault.KindOf(err)
+	return kind == fault.NotFound || kind == fault.ReconnectRequired
+}
+
+// lock takes the storage's refresh lock, if it has one and the lock is not held
+// already. Either way the time after which it is let go begins anew: whoever calls is
+// still at work.
+func (l *localLease) lock(ctx context.Context) error {
+	storage, ok := l.storage.(RefreshLock)
+	if !ok {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	leaseFor := RefreshSettings{}.WithDefaults().Lease
+	if l.unlock != nil {
+		l.expiry.Reset(leaseFor)
+		return nil
+	}
+	unlock, err := lockRefresh(ctx, storage)
+	if err != nil {
+		return err
+	}
+	l.unlock = unlock
+	l.expiry = time.AfterFunc(leaseFor, l.release)
+	return nil
+}
+
+// lockRefresh waits for the lock, but not long. The context that the storage gets ends
+// with the wait or, once the lock is held, with the lock: some locks, such as those of
+// a database transaction, live no longer than the context they were taken with.
+func lockRefresh(ctx context.Context, storage RefreshLock) (unlock func(), err error) {
+	wait, stop := context.WithTimeout(ctx, lockWait)
+	defer stop()
+	lockCtx, drop := context.WithCancel(context.WithoutCancel(ctx))
+	unhook := context.AfterFunc(wait, drop)
+	defer unhook()
+	release, err := storage.LockRefresh(lockCtx)
+	if err != nil {
+		drop()
+		if wait.Err() != nil {
+			return nil, errLockHeld
+		}
+		return nil, err
+	}
+	unlock = func() {
+		defer drop()
+		if release != nil {
+			release()
+		}
+	}
+	if !unhook() { // granted as the time ran out: its context has ended, so it may be worth nothing
+		unlock()
+		return nil, errLockHeld
+	}
+	return unlock, nil
+}
+
+// release lets go of the lock if it is held.
+func (l *localLease) release() {
+	l.mu.Lock()
+	unlock := l.unlock
+	l.unlock = nil
+	if l.expiry != nil {
+		l.expiry.Stop()
+	}
+	l.mu.Unlock()
+	if unlock != nil {
+		unlock()
+	}
 }

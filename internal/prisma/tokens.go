@@ -78,17 +78,18 @@ func (t Tokens) LogValue() slog.Value {
 }
 
 // TokenStorage keeps the token pair of one connection. Implementations must be safe
-// for concurrent use. A storage that also implements RefreshLease coordinates
-// refreshes between processes; one that implements CompareAndClear never forgets a
-// pair that somebody else has just replaced.
+// for concurrent use. A storage that also implements RefreshLease, or at least
+// RefreshLock, coordinates refreshes between processes; one that implements
+// CompareAndClear never forgets a pair that somebody else has just replaced.
 type TokenStorage interface {
-	// Tokens returns the stored pair. Without one the error's kind is
-	// fault.NotFound, or fault.ReconnectRequired when the storage knows that the
-	// refresh token died.
+	// Tokens returns the stored pair. Without one the error is ErrNoTokens or of its
+	// kind, fault.NotFound; of kind fault.ReconnectRequired when the storage knows
+	// that the refresh token died.
 	Tokens(ctx context.Context) (Tokens, error)
 
 	// SetTokens replaces whatever is stored, as after a new consent. A storage that
-	// counts ignores tokens.Generation and moves its own on by 1.
+	// counts ignores tokens.Generation and moves its own on by 1. tokens.ReadAt is zero:
+	// a storage without a clock of its own may keep and return the value as it is.
 	SetTokens(ctx context.Context, tokens Tokens) error
 
 	// ClearTokens forgets the pair. Without one it does nothing.
@@ -100,6 +101,25 @@ type CompareAndClear interface {
 	// ClearTokensIfCurrent forgets the pair if it is still the stored one
 	// (Tokens.SamePair), and otherwise does nothing.
 	ClearTokensIfCurrent(ctx context.Context, tokens Tokens) error
+}
+
+// RefreshLock is an optional part of a TokenStorage that several processes share, for
+// storages whose authors have no use for the whole of RefreshLease: a lock around each
+// refresh. A storage that has both is used by its lease.
+//
+// The refresher takes the lock, reads the tokens again, exchanges them if they are
+// still the ones to replace, stores the result, and lets go. What the lock can't do is
+// tell of an exchange that a crash cut off: whoever takes it next sends the same
+// refresh token again, which may end the grant.
+type RefreshLock interface {
+	// LockRefresh waits until this process has the lock and returns what lets go of it;
+	// release is called once. It must not be re-entrant: another call, even of the same
+	// process, waits. Tokens, SetTokens and ClearTokens are called while it is held.
+	//
+	// ctx ends the wait, and the error then is ctx's. After that it lives as long as the
+	// lock is held, so a lock may be bound to it. A lock that can expire by itself should
+	// last at least as long as RefreshSettings.Lease.
+	LockRefresh(ctx context.Context) (release func(), err error)
 }
 
 // RefreshLease is an optional part of a TokenStorage: it makes one process at a time
