@@ -1,18 +1,52 @@
-// Package prisma talks to Prisma's platform: the Management API, the authorization
-// server, and the rules by which a token pair is kept alive.
+// Package prisma talks to Prisma's platform: it logs users in, keeps their tokens alive
+// and stored, and calls the Management API for them.
 //
-// It knows nothing of tenants or SQL. Where tokens live is behind TokenStorage; a
-// storage that also implements RefreshLease lets several processes share one
-// connection.
+//	storage, err := prisma.NewFileStorage(prisma.FileStorageConfig{})
+//	sdk, err := prisma.NewSDK(prisma.SDKConfig{
+//		ClientID: "…", RedirectURI: "http://localhost:8080/callback", TokenStorage: storage,
+//	})
+//	login, err := sdk.LoginURL(ctx, prisma.LoginOptions{})  // send the browser to login.URL
+//	err = sdk.HandleCallback(ctx, callbackURL, login.Verifier, login.State)
+//	projects, err := sdk.Client().ListProjects(ctx, managementapi.ListProjectsParams{})
+//
+// A program that has a service token needs none of this: package managementapi has the
+// Client that both use, with a method for each operation.
 //
 // # The pieces
 //
-//   - Client makes typed Management API calls with one bearer token.
+//   - SDK acts for one user: login, calls, logout. Its errors are AuthError (somebody has
+//     to log in), FetchError (no usable answer) and APIError (Prisma said no).
+//   - TokenStorage is where tokens live. There are MemoryStorage and FileStorage; three
+//     methods make another one, and RefreshLock, RefreshLease and CompareAndClear are
+//     what it may offer beyond them.
 //   - OAuth builds authorization URLs and makes token requests, each of them exactly
 //     one HTTP request.
 //   - Refresher keeps a connection's access token fresh.
-//   - Caller joins them: it finds a token, makes the call, and after a 401 refreshes
-//     and repeats it once.
+//   - Caller joins a Client and a Refresher for many connections: it finds a token, makes
+//     the call, and after a 401 refreshes and repeats it once. FaultOf gives the errors
+//     of a Client a kind.
+//
+// The package knows nothing of tenants or SQL. A storage with a RefreshLease lets several
+// processes share one connection.
+//
+// # How a user logs in
+//
+//	LoginURL ──> state, verifier: kept where only this browser brings them back
+//	   │
+//	   └─> /authorize: the user chooses a workspace, or says no
+//	         │
+//	HandleCallback <── code, state, iss
+//	   ├─ an error, no code, another state, another issuer ──> AuthError, nothing sent
+//	   ├─ exchange: one request with the verifier (PKCE, S256)
+//	   └─ SetTokens, with the workspace that the access token names
+//
+// # Where requests go
+//
+// The authorization server says it itself (RFC 8414): its metadata is read at the first
+// need and hourly after that, and OAuth.FollowMetadata does so for services. It must name
+// the configured issuer, endpoints on the issuer's origin, and PKCE with S256. One that
+// can't be fetched changes nothing: /authorize and /token below the issuer then serve, or
+// what was read before.
 //
 // # How a token is refreshed
 //
@@ -37,5 +71,8 @@
 //	    └─ Save, repeated until it succeeds ──> only then handed to callers
 //
 // The storage's clock is the only one that decides about expiry; this process
-// contributes elapsed time on its monotonic clock.
+// contributes elapsed time on its monotonic clock. A storage without a clock or a lease
+// gets the process's clock, and the single flight, with its RefreshLock if it has one,
+// for a lease; what is then missing is the durable trace of an exchange that a crash cut
+// off.
 package prisma
