@@ -76,6 +76,8 @@ func TestDevOverHTTP(t *testing.T) {
 	if saw := d.ledger(t).Counters; saw.CodeExchanges != 2 || saw.Refreshes != 0 || saw.Replays != 0 || saw.Revocations != 0 {
 		t.Errorf("Prisma saw %+v, want two code exchanges and nothing else of tokens", saw)
 	}
+	// The simulator promises iss, and dev has read that.
+	checkIss(t, startTraveller(t, d.partner(), d.SampleAppURL+"/callback"), d.PublicURL, d.PrismaAuthURL)
 	d.stop(t, syscall.SIGINT)
 }
 

@@ -116,11 +116,33 @@ func refreshFailure(err error) error {
 	failure, ok := errors.AsType[*TokenError](err)
 	switch {
 	case !ok: // a pause after an earlier failure, or a refresh that takes long
-		return managementapi.NewFetchError(false, fmt.Errorf("refresh the access token: %w", err))
+		unsent := managementapi.NewFetchError(false, fmt.Errorf("refresh the access token: %w", plainly(err)))
+		if advice, ok := errors.AsType[*fault.Error](err); ok {
+			unsent.RetryAfter = advice.RetryAfter
+		}
+		return unsent
 	case refused(failure):
 		return clientRefused(failure)
 	}
-	return managementapi.NewFetchError(false, fmt.Errorf("refresh the access token: %w", failure))
+	unsent := managementapi.NewFetchError(false, fmt.Errorf("refresh the access token: %w", failure))
+	unsent.RetryAfter = failure.RetryAfter
+	return unsent
+}
+
+// plainError is an error whose text is its sentence alone, without the kind that the
+// service tells by.
+type plainError struct{ failure *fault.Error }
+
+func (e plainError) Error() string { return e.failure.Detail }
+
+func (e plainError) Unwrap() error { return e.failure }
+
+// plainly returns err with the sentence that it has for people as its text.
+func plainly(err error) error {
+	if failure, ok := errors.AsType[*fault.Error](err); ok && failure.Detail != "" {
+		return plainError{failure}
+	}
+	return err
 }
 
 // refused reports whether the token endpoint understood the request and said no, other

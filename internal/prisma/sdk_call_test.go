@@ -7,10 +7,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/connect-prisma/server/internal/fault"
 	"github.com/connect-prisma/server/internal/prisma"
 	"github.com/connect-prisma/server/internal/prisma/managementapi"
 	"github.com/connect-prisma/server/internal/prismasim/prismasimtest"
@@ -205,8 +207,15 @@ func TestRefreshFails(t *testing.T) {
 				}
 				w.expire(t)
 				w.faults(t, tc.faults)
-				for range 3 { // the pause after the first keeps the others away
-					wantFetchError(t, call(t.Context(), sdk), false)
+				for i := range 3 { // the pause after the first keeps the others away
+					err := call(t.Context(), sdk)
+					wantFetchError(t, err, false)
+					if failure, ok := errors.AsType[*prisma.FetchError](err); ok && i > 0 && failure.RetryAfter <= 0 {
+						t.Errorf("error = %v, want it to say when to come back", failure)
+					}
+					if strings.Contains(err.Error(), string(fault.PrismaUnavailable)) {
+						t.Errorf("error = %v, want no word of the service's own", err)
+					}
 				}
 				if _, refreshes, _ := w.counts(t); refreshes != 1 {
 					t.Errorf("%d refreshes, want 1", refreshes)

@@ -71,7 +71,7 @@ func (s *SDK) LoginURL(ctx context.Context, opts LoginOptions) (Login, error) {
 		Scope: opts.Scope, Params: opts.Params,
 	})
 	if err != nil {
-		return Login{}, fmt.Errorf("begin a login: %w", err)
+		return Login{}, fmt.Errorf("begin a login: %w", plainly(err))
 	}
 	login.URL = page
 	return login, nil

@@ -1,9 +1,6 @@
 package prisma
 
-import (
-	"context"
-	"fmt"
-)
+import "context"
 
 // gate lets one through at a time. Unlike a mutex it can be waited for with a context.
 type gate chan struct{}
@@ -15,11 +12,11 @@ func (g gate) pass(ctx context.Context, do func() error) error {
 	select {
 	case g <- struct{}{}:
 	case <-ctx.Done():
-		return fmt.Errorf("wait for another call: %w", ctx.Err())
+		return ctx.Err()
 	}
 	defer func() { <-g }()
 	if err := ctx.Err(); err != nil { // both were ready
-		return fmt.Errorf("wait for another call: %w", err)
+		return err
 	}
 	return do()
 }

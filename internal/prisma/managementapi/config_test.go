@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -210,7 +211,7 @@ func TestDerived(t *testing.T) {
 	}
 }
 
-// Cancellation and deadlines are what the error says, for a call of any kind.
+// Cancellation is what the error says, for a call of any kind.
 func TestCancelled(t *testing.T) {
 	t.Parallel()
 	for verb, call := range verbs {
@@ -232,11 +233,27 @@ func TestCancelled(t *testing.T) {
 			if failure := asFetch(t, err); !errors.Is(err, context.Canceled) || failure.Sent || len(api.taken()) != 1 {
 				t.Errorf("error = %v after %d requests, want one that was not sent", err, len(api.taken()))
 			}
-			slow := newClient(t, managementapi.Config{BaseURL: api.URL, Transport: api.Transport, Timeout: 20 * time.Millisecond})
-			err = call(t.Context(), slow)
-			if failure := asFetch(t, err); !errors.Is(err, context.DeadlineExceeded) || !failure.Sent {
-				t.Errorf("error = %v, want a timeout of a request that was sent", err)
-			}
+		})
+	}
+}
+
+// The timeout is kept, for a call of any kind.
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	for verb, call := range verbs {
+		t.Run(verb, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				client, played := scripted(t, managementapi.RetrySettings{}, reply{takes: time.Hour})
+				start := bubbleTime()
+				err := call(t.Context(), client)
+				if took := time.Since(start); took != 30*time.Second || len(played.times) != 1 {
+					t.Errorf("took %v and %d requests, want 30 s and 1", took, len(played.times))
+				}
+				if failure := asFetch(t, err); !errors.Is(err, context.DeadlineExceeded) || !failure.Sent {
+					t.Errorf("error = %v, want a timeout of a request that was sent", err)
+				}
+			})
 		})
 	}
 }

@@ -114,6 +114,9 @@ type FetchError struct {
 	// nothing was changed. If it is true, a call that changes something may have done so.
 	Sent bool
 
+	// RetryAfter is when a repetition makes sense, if that is known; else 0.
+	RetryAfter time.Duration
+
 	cause     error
 	transient bool // the network's fault: a repetition may help
 }
