@@ -147,7 +147,7 @@ func (s *service) build() error {
 	if err != nil {
 		return fmt.Errorf("PRISMA_AUTH_URL: %w", err)
 	}
-	client, err := managementapi.New(managementapi.Config{BaseURL: s.cfg.PrismaAPIURL})
+	client, err := managementapi.New(managementapi.Config{BaseURL: s.cfg.PrismaAPIURL, PlainHTTP: s.cfg.relaxed()})
 	if err != nil {
 		return fmt.Errorf("PRISMA_API_URL: %w", err)
 	}

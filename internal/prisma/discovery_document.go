@@ -2,10 +2,11 @@ package prisma
 
 import (
 	"encoding/json"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/connect-prisma/server/internal/prisma/wire"
 )
 
 // maxEndpoint is the longest endpoint that is believed, in bytes.
@@ -77,7 +78,7 @@ func (o *OAuth) endpointField(fields map[string]json.RawMessage, name string) (*
 	if originOf(u) != originOf(o.base) {
 		return nil, refusedMetadata(name + " is not on the issuer's origin")
 	}
-	if u.Scheme != "https" && !o.plainHTTP && !isLoopback(o.base.Hostname()) {
+	if u.Scheme != "https" && !o.plainHTTP && !wire.Loopback(o.base.Hostname()) {
 		return nil, refusedMetadata(name + " is not https")
 	}
 	if _, err := url.ParseQuery(u.RawQuery); err != nil {
@@ -93,16 +94,6 @@ func originOf(u *url.URL) string {
 		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
 	}
 	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
-}
-
-// isLoopback reports whether a host is this machine by its name or address.
-func isLoopback(host string) bool {
-	host = strings.ToLower(host)
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback()
 }
 
 // checkOffers wants what every flow here is built on.

@@ -309,9 +309,9 @@ func TestDiscoverAccepts(t *testing.T) {
 	}
 }
 
-// TestPlainHTTPEndpoints: only below an http issuer, and off loopback only when the
+// TestPlainHTTP: tokens go by plain http on loopback, and elsewhere only when the
 // configuration says so.
-func TestPlainHTTPEndpoints(t *testing.T) {
+func TestPlainHTTP(t *testing.T) {
 	t.Parallel()
 
 	tests := map[string]struct {
@@ -332,15 +332,20 @@ func TestPlainHTTPEndpoints(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			oauth := newOAuth(t, prisma.OAuthConfig{
+			oauth, err := prisma.NewOAuth(prisma.OAuthConfig{
 				AuthURL: tc.issuer, PlainHTTP: tc.plain,
 				DialContext: piped(func(*http.Request, url.Values) string {
 					return response(http.StatusOK, "application/json", metadataOf(tc.issuer, nil))
 				}),
 			})
-			_, err := oauth.Discover(t.Context())
-			if _, refused := errors.AsType[*prisma.MetadataError](err); refused == tc.want || (err == nil) != tc.want {
-				t.Errorf("Discover() error = %v, want success: %t", err, tc.want)
+			if (err == nil) != tc.want {
+				t.Fatalf("NewOAuth() error = %v, want success: %t", err, tc.want)
+			}
+			if !tc.want {
+				return
+			}
+			if _, err := oauth.Discover(t.Context()); err != nil {
+				t.Errorf("Discover() error = %v", err)
 			}
 		})
 	}

@@ -56,7 +56,7 @@ type OAuthConfig struct {
 	// found the endpoints they are taken to be /authorize and /token below it.
 	AuthURL string
 
-	// PlainHTTP accepts endpoints by plain http below an http issuer that is not on
+	// PlainHTTP accepts an issuer, and endpoints below it, by plain http elsewhere than on
 	// loopback, where they are accepted anyway. For development.
 	PlainHTTP bool
 
@@ -90,7 +90,7 @@ type OAuth struct {
 
 // NewOAuth checks the configuration and returns an OAuth; it sends nothing.
 func NewOAuth(cfg OAuthConfig) (*OAuth, error) {
-	base, err := wire.BaseURL(cfg.AuthURL)
+	base, err := wire.BaseURL(cfg.AuthURL, cfg.PlainHTTP)
 	if err != nil {
 		return nil, fmt.Errorf("authorization server URL: %w", err)
 	}
@@ -164,7 +164,7 @@ func (o *OAuth) AuthorizationURL(req AuthorizationRequest) (string, error) {
 	if req.ClientID == "" || req.RedirectURI == "" || req.State == "" || req.Verifier == "" {
 		return "", fault.New(fault.InvalidValue, "The authorization request is incomplete.", nil)
 	}
-	if o.refused.Load() {
+	if o.refused.Load() && !o.endpoints.Load().discovered {
 		return "", fault.New(fault.PrismaUnavailable, "Prisma can't be connected at the moment.", nil).
 			WithRetryAfter(time.Minute)
 	}

@@ -45,8 +45,8 @@ type SDKConfig struct {
 	// DefaultAuthBaseURL.
 	AuthBaseURL string
 
-	// PlainHTTP lets an http authorization server that is not on loopback name its own
-	// endpoints. For development.
+	// PlainHTTP accepts base URLs by plain http elsewhere than on loopback, where they are
+	// accepted anyway. For development.
 	PlainHTTP bool
 
 	// DisableDiscovery: don't read the authorization server's metadata, and use
@@ -110,10 +110,20 @@ func (c SDKConfig) check() error {
 		return errors.New("a token storage is needed")
 	case err != nil || !redirect.IsAbs() || redirect.Fragment != "":
 		return errors.New("the redirect URI must be absolute and without a fragment")
-	case c.Header.Get("Authorization") != "":
+	case hasAuthorization(c.Header):
 		return errors.New("the header must not have an Authorization; a managementapi.Client takes one")
 	}
 	return nil
+}
+
+// hasAuthorization looks for the header in any case: it would replace every user's token.
+func hasAuthorization(header http.Header) bool {
+	for name := range header {
+		if http.CanonicalHeaderKey(name) == "Authorization" {
+			return true
+		}
+	}
+	return false
 }
 
 // SDK logs one user in to Prisma and calls the Management API for them. It is safe for
@@ -194,6 +204,7 @@ func NewSDK(cfg SDKConfig) (*SDK, error) {
 	}}
 	s.client, err = managementapi.New(managementapi.Config{
 		BaseURL:    cfg.APIBaseURL,
+		PlainHTTP:  cfg.PlainHTTP,
 		Authorizer: sdkAuthorizer{s},
 		Header:     cfg.Header,
 		Timeout:    cfg.Timeout,

@@ -66,6 +66,7 @@ var (
 //
 // Source: RFC 6749 sections 4.1.2 to 4.1.4, RFC 7636 section 4.5, RFC 9207 section 2.4.
 func (s *SDK) HandleCallback(ctx context.Context, callbackURL, verifier, expectedState string) error {
+	ticket := s.tickets.Add(1) // first: a logout from now on comes after this login
 	params, err := readCallback(callbackURL)
 	if err != nil {
 		return err
@@ -89,7 +90,7 @@ func (s *SDK) HandleCallback(ctx context.Context, callbackURL, verifier, expecte
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("handle the callback: %w", err)
 	}
-	return s.login(ctx, code, verifier)
+	return s.login(ctx, ticket, code, verifier)
 }
 
 // ready makes sure that the authorization server may be used.
@@ -132,7 +133,7 @@ func sameSecret(got, want string) bool {
 }
 
 // login exchanges the code and stores the tokens, on a goroutine that ctx can't stop.
-func (s *SDK) login(ctx context.Context, code, verifier string) error {
+func (s *SDK) login(ctx context.Context, ticket int64, code, verifier string) error {
 	if !s.refresher.drain.enter() {
 		return errSDKClosed
 	}
@@ -144,7 +145,7 @@ func (s *SDK) login(ctx context.Context, code, verifier string) error {
 			done <- err
 		}()
 		defer s.refresher.recoverPanic(context.WithoutCancel(ctx), s.conn, &err)
-		err = s.exchange(context.WithoutCancel(ctx), code, verifier)
+		err = s.exchange(context.WithoutCancel(ctx), ticket, code, verifier)
 	}()
 	select {
 	case err := <-done:
@@ -155,8 +156,8 @@ func (s *SDK) login(ctx context.Context, code, verifier string) error {
 }
 
 // exchange makes the one token request of a login and stores what comes back.
-func (s *SDK) exchange(ctx context.Context, code, verifier string) error {
-	ticket, begun := s.tickets.Add(1), s.now()
+func (s *SDK) exchange(ctx context.Context, ticket int64, code, verifier string) error {
+	begun := s.now()
 	grant, err := s.oauth.ExchangeCode(ctx, s.identity, s.redirect, code, verifier)
 	if err != nil {
 		return loginFailure(err)

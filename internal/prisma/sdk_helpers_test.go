@@ -65,12 +65,18 @@ func (w *world) intercept(h hook) {
 // arrived is closed once it is there.
 func (w *world) hold(t *testing.T) (arrived <-chan struct{}, release func()) {
 	t.Helper()
+	return w.holdPath(t, "/token")
+}
+
+// holdPath does so with requests for another path.
+func (w *world) holdPath(t *testing.T, path string) (arrived <-chan struct{}, release func()) {
+	t.Helper()
 	there, gone := make(chan struct{}), make(chan struct{})
 	release = sync.OnceFunc(func() { close(gone) })
 	t.Cleanup(release)
 	var held atomic.Bool
 	w.intercept(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
-		if r.URL.Path == "/token" && held.CompareAndSwap(false, true) {
+		if r.URL.Path == path && held.CompareAndSwap(false, true) {
 			close(there)
 			<-gone
 		}

@@ -137,6 +137,34 @@ func TestLoginOvertaken(t *testing.T) {
 	}
 }
 
+// TestLogoutDuringDiscovery: a login counts from its first moment, not from its token
+// request, before which the metadata may have to be read.
+func TestLogoutDuringDiscovery(t *testing.T) {
+	t.Parallel()
+
+	for kind, storage := range storages() {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			s := storage(w)
+			login, callback := w.begin(t, w.sdk(t, s), prisma.LoginOptions{})
+			arrived, release := w.holdPath(t, "/.well-known/oauth-authorization-server")
+			sdk := w.sdk(t, s) // another process, say: it knows no metadata yet
+			done := make(chan error, 1)
+			go func() { done <- sdk.HandleCallback(t.Context(), callback, login.Verifier, login.State) }()
+			<-arrived
+			if err := sdk.Logout(t.Context()); err != nil {
+				t.Errorf("Logout() error = %v", err)
+			}
+			release()
+			wantAuthError(t, <-done, "Another login or a logout has taken the place of this one.", false)
+			if got, err := s.Tokens(t.Context()); err == nil {
+				t.Errorf("stored after the logout: %v", got)
+			}
+		})
+	}
+}
+
 func TestCanceledBefore(t *testing.T) {
 	t.Parallel()
 
@@ -375,15 +403,18 @@ func TestNewSDKRefuses(t *testing.T) {
 	t.Parallel()
 
 	for name, spoil := range map[string]func(*prisma.SDKConfig){
-		"no client":              func(c *prisma.SDKConfig) { c.ClientID = "" },
-		"no storage":             func(c *prisma.SDKConfig) { c.TokenStorage = nil },
-		"no redirect URI":        func(c *prisma.SDKConfig) { c.RedirectURI = "" },
-		"relative redirect URI":  func(c *prisma.SDKConfig) { c.RedirectURI = "/cb" },
-		"fragment":               func(c *prisma.SDKConfig) { c.RedirectURI += "#x" },
-		"auth server no URL":     func(c *prisma.SDKConfig) { c.AuthBaseURL = "auth.prisma.io" },
-		"API no URL":             func(c *prisma.SDKConfig) { c.APIBaseURL = "ftp://api.prisma.io" },
-		"fixed authorization":    func(c *prisma.SDKConfig) { c.Header = http.Header{"Authorization": {"Bearer x"}} },
-		"refresh without limits": func(c *prisma.SDKConfig) { c.Refresh.Lease = time.Second },
+		"no client":                   func(c *prisma.SDKConfig) { c.ClientID = "" },
+		"no storage":                  func(c *prisma.SDKConfig) { c.TokenStorage = nil },
+		"no redirect URI":             func(c *prisma.SDKConfig) { c.RedirectURI = "" },
+		"relative redirect URI":       func(c *prisma.SDKConfig) { c.RedirectURI = "/cb" },
+		"fragment":                    func(c *prisma.SDKConfig) { c.RedirectURI += "#x" },
+		"auth server no URL":          func(c *prisma.SDKConfig) { c.AuthBaseURL = "auth.prisma.io" },
+		"API no URL":                  func(c *prisma.SDKConfig) { c.APIBaseURL = "ftp://api.prisma.io" },
+		"fixed authorization":         func(c *prisma.SDKConfig) { c.Header = http.Header{"Authorization": {"Bearer x"}} },
+		"authorization in lower case": func(c *prisma.SDKConfig) { c.Header = http.Header{"authorization": {"Bearer x"}} },
+		"auth server by plain http":   func(c *prisma.SDKConfig) { c.AuthBaseURL = "http://auth.example.com" },
+		"API by plain http":           func(c *prisma.SDKConfig) { c.APIBaseURL = "http://api.example.com" },
+		"refresh without limits":      func(c *prisma.SDKConfig) { c.Refresh.Lease = time.Second },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

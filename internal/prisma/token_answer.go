@@ -79,9 +79,13 @@ func (g Grant) Tokens(issued time.Time) Tokens {
 // unusable is an error; an odd lifetime, scope or token_type must not cost the user
 // the only live refresh token.
 func parseTokenResponse(body []byte) (Grant, error) {
-	fields, err := parseObject(body, "access_token", "refresh_token", "expires_in", "scope")
+	fields, err := parseObject(body, "access_token", "refresh_token")
 	if err != nil {
 		return Grant{}, errUnusableAnswer
+	}
+	odd, err := parseObject(body, "expires_in", "scope")
+	if err != nil {
+		odd = nil // given twice: as if they were not there
 	}
 	access, ok := stringField(fields["access_token"])
 	if !ok || access == "" || !printable(access, '!') {
@@ -91,7 +95,7 @@ func parseTokenResponse(body []byte) (Grant, error) {
 	if !ok || !printable(refresh, ' ') {
 		return Grant{}, errUnusableAnswer
 	}
-	scope, _ := stringField(fields["scope"])
+	scope, _ := stringField(odd["scope"])
 	workspace, err := WorkspaceIDOf(access)
 	if err != nil {
 		workspace = ""
@@ -100,7 +104,7 @@ func parseTokenResponse(body []byte) (Grant, error) {
 		Access:      access,
 		Refresh:     refresh,
 		WorkspaceID: workspace,
-		ExpiresIn:   parseExpiresIn(fields["expires_in"]),
+		ExpiresIn:   parseExpiresIn(odd["expires_in"]),
 		Scope:       scope,
 	}, nil
 }
@@ -132,11 +136,9 @@ func cleanCode(code string) string {
 
 // parseObject reads exactly one JSON object and returns the members of the given
 // names, which are matched exactly. A doubled one of them is an error, since two
-// readers could take different values; other members may be anything.
+// readers could take different values, and so is one that is not UTF-8; other members
+// may be anything.
 func parseObject(body []byte, names ...string) (map[string]json.RawMessage, error) {
-	if !utf8.Valid(body) {
-		return nil, errUnusableAnswer
-	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	if start, err := dec.Token(); err != nil || start != json.Delim('{') {
 		return nil, errUnusableAnswer
@@ -159,7 +161,7 @@ func parseObject(body []byte, names ...string) (map[string]json.RawMessage, erro
 		if !known {
 			continue
 		}
-		if previous != nil {
+		if previous != nil || !utf8.Valid(value) {
 			return nil, errUnusableAnswer
 		}
 		wanted[name] = value

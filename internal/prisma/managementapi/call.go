@@ -104,8 +104,9 @@ func (d *documented[T]) UnmarshalJSON(text []byte) error {
 }
 
 // resembles reports whether JSON may be of a documented type: an object with at least
-// one of its fields, and all of "data" if it has that; a list and not a null. The
-// decoder alone would make a struct of zeros from anything.
+// one of its fields, with its id and all of "data" if it has those; a list and not a
+// null. The decoder alone would make a struct of zeros from anything, and a thing that
+// was made but can't be named would count as made.
 func resembles(text []byte, kind reflect.Type) bool {
 	if kind.Kind() == reflect.Pointer {
 		kind = kind.Elem()
@@ -120,16 +121,19 @@ func resembles(text []byte, kind reflect.Type) bool {
 	if json.Unmarshal(text, &members) != nil {
 		return false
 	}
+	known := false
 	for field := range kind.Fields() {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		switch member, there := members[name]; {
+		member, there := members[name]
+		switch {
 		case name == "data":
 			return there && resembles(member, field.Type)
-		case there:
-			return true
+		case name == "id" && field.Type.Kind() == reflect.String && (!there || string(member) == `""` || string(member) == "null"):
+			return false
 		}
+		known = known || there
 	}
-	return false
+	return known
 }
 
 // send makes one call, repeated as RetrySettings allow, and decodes the answer's body
@@ -236,30 +240,57 @@ func (k call) succeeds(status int) bool {
 
 // open sends one request and returns the answer, whose body its caller closes. Every
 // error is a *FetchError.
+//
+// Go's transport repeats some requests on its own when a connection fails, those without
+// a body above all, and over HTTP/2 without a limit. So the request ends as soon as it
+// would be written a second time: whether to repeat it is decided in repeat alone.
 func (c *Client) open(ctx context.Context, call call, authorization string) (*http.Response, error) {
 	if ctx.Err() != nil {
 		return nil, &FetchError{cause: context.Cause(ctx)}
 	}
-	var wanted, connected atomic.Bool // once connected, bytes may have left
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	once, end := context.WithCancelCause(ctx)
+	var wanted, connected, wrote atomic.Bool // once connected, bytes may have left
+	req, err := c.newRequest(httptrace.WithClientTrace(once, &httptrace.ClientTrace{
 		GetConn: func(string) { wanted.Store(true) },
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
-	})
-	req, err := c.newRequest(traced, call, authorization)
+		GotConn: func(httptrace.GotConnInfo) {
+			connected.Store(true)
+			if wrote.Load() {
+				end(errWrittenTwice)
+			}
+		},
+		WroteHeaders: func() { wrote.Store(true) },
+	}), call, authorization)
 	if err != nil {
+		end(nil)
 		return nil, &FetchError{cause: err}
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		// A transport that does not tell of its connections may have sent it.
 		sent := connected.Load() || !wanted.Load() && !neverDialled(err)
-		return nil, &FetchError{Sent: sent, cause: wire.Cause(ctx, err, sent), transient: ctx.Err() == nil}
+		err = &FetchError{Sent: sent, cause: wire.Cause(once, err, sent), transient: ctx.Err() == nil}
+		end(nil)
+		return nil, err
 	}
+	resp.Body = endOnClose{resp.Body, end}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		_ = resp.Body.Close() // it is the connection: reading it would take as long as the server likes
 		return nil, &FetchError{Sent: true, cause: errors.New("the server switched to another protocol, unasked")}
 	}
 	return resp, nil
+}
+
+// endOnClose is a body that ends its request's context when it is closed.
+type endOnClose struct {
+	io.ReadCloser
+
+	end context.CancelCauseFunc
+}
+
+// Close closes the body.
+func (b endOnClose) Close() error {
+	defer b.end(nil)
+	return b.ReadCloser.Close()
 }
 
 // neverDialled reports whether err says that no connection came about.

@@ -32,6 +32,10 @@ type Config struct {
 	// the API refuses. Nil: Token is sent as it is.
 	Authorizer Authorizer
 
+	// PlainHTTP accepts a BaseURL by plain http elsewhere than on loopback, where it is
+	// accepted anyway. For development.
+	PlainHTTP bool
+
 	// Header is added to every request, whatever the case of its names. An
 	// Authorization in it wins over Token and Authorizer. Accept, Accept-Encoding,
 	// Content-Type and Idempotency-Key are ignored: the client bounds what it
@@ -76,7 +80,7 @@ type Client struct {
 // New checks the configuration and returns a Client; it sends nothing. Its errors repeat
 // neither the URL nor a header's value.
 func New(cfg Config) (*Client, error) {
-	base, err := wire.BaseURL(cmp.Or(cfg.BaseURL, DefaultBaseURL))
+	base, err := wire.BaseURL(cmp.Or(cfg.BaseURL, DefaultBaseURL), cfg.PlainHTTP)
 	if err != nil {
 		return nil, fmt.Errorf("management API URL: %w", err)
 	}
@@ -125,7 +129,8 @@ func ownHeader(configured http.Header) (http.Header, error) {
 	return header, nil
 }
 
-// WithToken returns a client that sends token and shares everything else, connections
+// WithToken returns a client that sends token, unless Config.Header has an
+// Authorization, and shares everything else, connections
 // and retry budget included, with c.
 func (c *Client) WithToken(token string) *Client {
 	other := *c
@@ -133,7 +138,8 @@ func (c *Client) WithToken(token string) *Client {
 	return &other
 }
 
-// WithAuthorizer returns a client that takes its tokens from authorizer and shares
+// WithAuthorizer returns a client that takes its tokens from authorizer, unless
+// Config.Header has an Authorization, and shares
 // everything else, connections and retry budget included, with c.
 func (c *Client) WithAuthorizer(authorizer Authorizer) *Client {
 	other := *c

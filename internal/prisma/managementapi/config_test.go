@@ -272,7 +272,7 @@ func TestNotSent(t *testing.T) {
 	}{
 		"refused":         {managementapi.Config{BaseURL: "http://127.0.0.1:1", Retry: once}, syscall.ECONNREFUSED, false},
 		"own transport":   {managementapi.Config{BaseURL: "http://127.0.0.1:1", Retry: once, Transport: direct}, syscall.ECONNREFUSED, false},
-		"proxy":           {managementapi.Config{BaseURL: "http://prisma.test", Retry: once, Transport: proxied}, syscall.ECONNREFUSED, false},
+		"proxy":           {managementapi.Config{BaseURL: "http://prisma.localhost", Retry: once, Transport: proxied}, syscall.ECONNREFUSED, false},
 		"proxy and https": {managementapi.Config{BaseURL: "https://prisma.test", Retry: once, Transport: proxied}, syscall.ECONNREFUSED, false},
 		"silent dial":     {managementapi.Config{Retry: once, Transport: &script{replies: []reply{{err: refused}}}}, syscall.ECONNREFUSED, false},
 		"silent read":     {managementapi.Config{Retry: once, Transport: &script{replies: []reply{{err: reset}}}}, syscall.ECONNRESET, true},
@@ -305,9 +305,9 @@ func TestProxy(t *testing.T) {
 	transport := &http.Transport{Proxy: http.ProxyURL(at)}
 	defer transport.CloseIdleConnections()
 	// The test's server goes by the path's first segment.
-	client := newClient(t, managementapi.Config{BaseURL: "http://prisma.test/" + strings.Trim(at.Path, "/"), Transport: transport})
-	if _, err := client.GetWorkspace(t.Context(), "w"); err != nil || host != "prisma.test" {
-		t.Errorf("GetWorkspace() = %v by way of a proxy that saw the host %q, want prisma.test", err, host)
+	client := newClient(t, managementapi.Config{BaseURL: "http://prisma.localhost/" + strings.Trim(at.Path, "/"), Transport: transport})
+	if _, err := client.GetWorkspace(t.Context(), "w"); err != nil || host != "prisma.localhost" {
+		t.Errorf("GetWorkspace() = %v by way of a proxy that saw the host %q, want prisma.localhost", err, host)
 	}
 }
 
@@ -334,7 +334,7 @@ func TestAuthorizer(t *testing.T) {
 // No print of a client shows its token.
 func TestClientHidesToken(t *testing.T) {
 	t.Parallel()
-	client := newClient(t, managementapi.Config{BaseURL: "http://prisma.test", Token: canary})
+	client := newClient(t, managementapi.Config{BaseURL: "http://prisma.localhost", Token: canary})
 	holder := struct {
 		C *managementapi.Client
 		c *managementapi.Client

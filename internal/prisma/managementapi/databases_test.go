@@ -30,12 +30,12 @@ func TestDatabaseURL(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			api := serve(t, answering(http.StatusCreated, "application/json", `{"data": {"id": "p", "database": {`+tc.fields+`}}}`))
+			api := serve(t, answering(http.StatusCreated, "application/json", `{"data": {"id": "p", "database": {"id": "db", `+tc.fields+`}}}`))
 			project, err := api.client(t).CreateProject(t.Context(), managementapi.CreateProjectRequest{})
 			if got := project.DatabaseURL().Reveal(); err != nil || got != tc.want {
 				t.Errorf("project: DatabaseURL() = %q, %v, want %q", got, err, tc.want)
 			}
-			api.answer(answering(http.StatusCreated, "application/json", `{"data": {`+tc.fields+`}}`))
+			api.answer(answering(http.StatusCreated, "application/json", `{"data": {"id": "db", `+tc.fields+`}}`))
 			older, err := api.client(t).CreateProjectDatabase(t.Context(), "p", managementapi.CreateProjectDatabaseRequest{})
 			if got := older.DatabaseURL().Reveal(); err != nil || got != tc.want {
 				t.Errorf("project's database: DatabaseURL() = %q, %v, want %q", got, err, tc.want)
@@ -53,9 +53,9 @@ func TestDatabaseURL(t *testing.T) {
 	t.Run("connection", func(t *testing.T) {
 		t.Parallel()
 		for body, want := range map[string]string{
-			`{"data": ` + connection("a", direct+","+pooled) + `}`:                     "postgres://direct",
-			`{"data": ` + connection("a", pooled) + `}`:                                "postgres://pooled",
-			`{"data": {"connectionString": "prisma+postgres://old", "endpoints": {}}}`: "prisma+postgres://old",
+			`{"data": ` + connection("a", direct+","+pooled) + `}`:                                "postgres://direct",
+			`{"data": ` + connection("a", pooled) + `}`:                                           "postgres://pooled",
+			`{"data": {"id": "c", "connectionString": "prisma+postgres://old", "endpoints": {}}}`: "prisma+postgres://old",
 		} {
 			api := serve(t, answering(http.StatusOK, "application/json", body))
 			made, err := api.client(t).RotateConnection(t.Context(), "con_1")

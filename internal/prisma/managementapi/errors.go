@@ -19,9 +19,10 @@ var ErrRefusedID = errors.New("the id can't be part of a path")
 
 // Further causes of a FetchError.
 var (
-	errNoData     = errors.New("the answer has no data")
-	errNoCursor   = errors.New("the answer says that there is more, but not where")
-	errSameCursor = errors.New("the next page's cursor is that of a page before")
+	errNoData       = errors.New("the answer has no data")
+	errNoCursor     = errors.New("the answer says that there is more, but not where")
+	errWrittenTwice = errors.New("the connection failed after the request was written")
+	errSameCursor   = errors.New("the next page's cursor is that of a page before")
 )
 
 // maxErrorText is the most that is kept of an error's message and hint, in bytes.

@@ -29,7 +29,7 @@ func (f fixed) RoundTrip(r *http.Request) (*http.Response, error) {
 func (f fixed) client(t *testing.T) *managementapi.Client {
 	t.Helper()
 	return newClient(t, managementapi.Config{
-		BaseURL: "http://prisma.test", Transport: f, Retry: managementapi.RetrySettings{Attempts: 1},
+		BaseURL: "http://prisma.localhost", Transport: f, Retry: managementapi.RetrySettings{Attempts: 1},
 	})
 }
 

@@ -2,6 +2,7 @@ package managementapi_test
 
 import (
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -206,6 +207,19 @@ func TestLargeAnswers(t *testing.T) {
 					t.Errorf("error = %v, want one that names the limit", failure)
 				}
 			})
+		}
+	}
+}
+
+// TestMadeWithoutID: what was made but can't be named is no usable answer, so that it is
+// looked for instead of forgotten.
+func TestMadeWithoutID(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{`{"data": {"name": "x"}}`, `{"data": {"name": "x", "id": ""}}`, `{"data": {"name": "x", "id": null}}`} {
+		client := serve(t, answering(http.StatusCreated, "application/json", body)).client(t)
+		_, err := client.CreateProject(t.Context(), managementapi.CreateProjectRequest{})
+		if failure, ok := errors.AsType[*managementapi.FetchError](err); !ok || !failure.Sent {
+			t.Errorf("CreateProject() with the answer %s: error = %v, want a *FetchError that was sent", body, err)
 		}
 	}
 }

@@ -87,7 +87,7 @@ func scripted(t *testing.T, settings managementapi.RetrySettings, replies ...rep
 	t.Helper()
 	played := &script{replies: replies}
 	return newClient(t, managementapi.Config{
-		BaseURL: "http://prisma.test", Token: "tok", Transport: played, Retry: settings,
+		BaseURL: "http://prisma.localhost", Token: "tok", Transport: played, Retry: settings,
 	}), played
 }
 
@@ -249,7 +249,7 @@ func TestRetryAfter(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				played := &script{replies: []reply{{status: 429, header: []string{"Retry-After", tc.advice}}, {status: 200}}}
-				client := newClient(t, managementapi.Config{BaseURL: "http://prisma.test", Transport: played, Timeout: tc.timeout})
+				client := newClient(t, managementapi.Config{BaseURL: "http://prisma.localhost", Transport: played, Timeout: tc.timeout})
 				start := bubbleTime()
 				_, err := client.GetWorkspace(t.Context(), "wksp_1")
 				if waited := time.Since(start); waited != tc.waits {
@@ -329,7 +329,7 @@ func TestCancelledPause(t *testing.T) {
 				settings := managementapi.RetrySettings{From: time.Hour, To: time.Hour}
 				played := &script{replies: []reply{tc.reply}}
 				client := newClient(t, managementapi.Config{
-					BaseURL: "http://prisma.test", Transport: played, Retry: settings, Timeout: 2 * time.Hour,
+					BaseURL: "http://prisma.localhost", Transport: played, Retry: settings, Timeout: 2 * time.Hour,
 				})
 				ctx, cancel := context.WithCancel(t.Context())
 				time.AfterFunc(time.Millisecond, cancel)

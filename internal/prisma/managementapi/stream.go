@@ -34,6 +34,7 @@ func stream[T any](ctx context.Context, c *Client, call call) iter.Seq2[T, error
 		var resp *http.Response
 		first := time.AfterFunc(c.timeout, func() { cancel(errTimeout) })
 		defer first.Stop()
+		call := call                                                 // several loops may run at once
 		call.accept = "application/x-ndjson, application/json;q=0.5" // JSON tells what went wrong
 		call, err := call.ready()
 		if err != nil {

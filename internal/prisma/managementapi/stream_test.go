@@ -151,7 +151,7 @@ func (slowStream) RoundTrip(r *http.Request) (*http.Response, error) {
 func TestStreamTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		client := newClient(t, managementapi.Config{BaseURL: "http://prisma.test", Transport: slowStream{}})
+		client := newClient(t, managementapi.Config{BaseURL: "http://prisma.localhost", Transport: slowStream{}})
 		if texts, err := read(t.Context(), client); err != nil || len(texts) != 2 {
 			t.Errorf("read %d records, %v, want 2", len(texts), err)
 		}

@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -31,9 +32,10 @@ func (brokenAnswerError) Error() string { return "the answer is not valid HTTP" 
 
 func (e brokenAnswerError) Unwrap() error { return e.error }
 
-// BaseURL accepts an absolute http or https URL without credentials, query or
-// fragment. The error repeats nothing of it.
-func BaseURL(raw string) (*url.URL, error) {
+// BaseURL accepts an absolute https URL without credentials, query or fragment. Plain
+// http is for this machine (Loopback), and elsewhere only if plainHTTP says so: tokens
+// would cross the network in the clear. The error repeats nothing of the URL.
+func BaseURL(raw string, plainHTTP bool) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return nil, errors.New("not a URL") // the parser's text would repeat it, password and all
@@ -44,7 +46,20 @@ func BaseURL(raw string) (*url.URL, error) {
 	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return nil, errors.New("must have no credentials, query or fragment")
 	}
+	if u.Scheme == "http" && !plainHTTP && !Loopback(u.Hostname()) {
+		return nil, errors.New("must be https")
+	}
 	return u, nil
+}
+
+// Loopback reports whether a host is this machine by its name or address.
+func Loopback(host string) bool {
+	host = strings.ToLower(host)
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
 }
 
 // KeepRedirect is the CheckRedirect of an http.Client that stops at the first redirect

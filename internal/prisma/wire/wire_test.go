@@ -20,13 +20,14 @@ func TestBaseURL(t *testing.T) {
 	t.Parallel()
 	for raw, ok := range map[string]bool{
 		"https://api.prisma.io": true, "http://127.0.0.1:80/a/": true, "http://[::1]:80": true, "HTTPS://a": true,
+		"http://localhost:1": true, "http://api.localhost": true, "http://api.prisma.io": false, "http://127.0.0.1.example.com": false,
 		"": false, "api.prisma.io": false, "//api.prisma.io": false, "/v1": false, "ftp://a": false, "https:a": false,
 		"https://u@a": false, "https://u:secret@a": false, "https://a?": false, "https://a?secret": false, "https://a#secret": false,
 		"https://secret\x00": false, "https://a:secret": false, "https://%zz": false,
 	} {
 		t.Run(raw, func(t *testing.T) {
 			t.Parallel()
-			u, err := wire.BaseURL(raw)
+			u, err := wire.BaseURL(raw, false)
 			if (err == nil) != ok || ok && u == nil {
 				t.Fatalf("BaseURL(%q) = %v, %v, want it accepted: %t", raw, u, err, ok)
 			}
@@ -34,6 +35,13 @@ func TestBaseURL(t *testing.T) {
 				t.Errorf("the error repeats the URL: %v", err)
 			}
 		})
+	}
+}
+
+func TestPlainHTTP(t *testing.T) {
+	t.Parallel()
+	if u, err := wire.BaseURL("http://prisma.internal", true); err != nil || u.Host != "prisma.internal" {
+		t.Errorf("BaseURL() with plain http allowed = %v, %v", u, err)
 	}
 }
 
