@@ -114,18 +114,17 @@ func loginFailure(err error) error {
 // that needed a token was not sent.
 func refreshFailure(err error) error {
 	failure, ok := errors.AsType[*TokenError](err)
-	switch {
-	case !ok: // a pause after an earlier failure, or a refresh that takes long
-		unsent := managementapi.NewFetchError(false, fmt.Errorf("refresh the access token: %w", plainly(err)))
-		if advice, ok := errors.AsType[*fault.Error](err); ok {
-			unsent.RetryAfter = advice.RetryAfter
-		}
-		return unsent
-	case refused(failure):
+	if ok && refused(failure) {
 		return clientRefused(failure)
 	}
-	unsent := managementapi.NewFetchError(false, fmt.Errorf("refresh the access token: %w", failure))
-	unsent.RetryAfter = failure.RetryAfter
+	cause := plainly(err) // a pause after an earlier failure, or a refresh that takes long
+	if ok {
+		cause = failure
+	}
+	unsent := managementapi.NewFetchError(false, fmt.Errorf("refresh the access token: %w", cause))
+	if advice, ok := errors.AsType[*fault.Error](err); ok {
+		unsent.RetryAfter = advice.RetryAfter
+	}
 	return unsent
 }
 

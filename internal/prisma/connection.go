@@ -30,6 +30,11 @@ type Connection struct {
 	// callers and for logs. It is not secret and must be unique.
 	Key string
 
+	// Share names the party whose share of the exchanges in flight a refresh of this
+	// connection uses. Where exchanges are short of places, each waiting party gets as
+	// many as the others, however many connections it has. "" is a party too.
+	Share string
+
 	// Storage keeps the connection's tokens. If it implements RefreshLease, that
 	// coordinates processes; otherwise refreshes are only kept apart within this one.
 	Storage TokenStorage

@@ -60,6 +60,8 @@
 //
 //	  one flight per connection in this process (callers share it, none can cancel it)
 //	    │
+//	    ├─ the token endpoint in trouble? ────> nothing is claimed; come back later
+//	    ├─ a place among the exchanges in flight: fair between shares, callers first
 //	    ├─ Claim ── held by another process ──> poll until its pair is stored
 //	    │    └───── already replaced ─────────> use the stored pair
 //	    │  due: the intent is durable
@@ -69,6 +71,7 @@
 //	    │    ├─ invalid_grant ─> Settle, read again: replaced meanwhile, or reconnect
 //	    │    └─ no usable answer ─> Settle(Unknown): never resent at once
 //	    └─ Save, repeated until it succeeds ──> only then handed to callers
+//	         └─ from the first failed try the pair is in the Spool too, if there is one
 //
 // The storage's clock is the only one that decides about expiry; this process
 // contributes elapsed time on its monotonic clock. A storage without a clock or a lease

@@ -4,11 +4,17 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 )
+
+// lastWords is how long a process that gives up on its exchanges still lets them spool
+// what they have and say so.
+const lastWords = time.Second
 
 // drain counts the exchanges that must not be interrupted and closes the door behind
 // them. (A WaitGroup can't: it must not grow again while somebody waits.)
 type drain struct {
+	shut     chan struct{} // closed with the door
 	mu       sync.Mutex
 	closed   bool
 	inside   int
@@ -18,7 +24,7 @@ type drain struct {
 }
 
 func newDrain() *drain {
-	return &drain{idle: make(chan struct{}), gaveUp: make(chan struct{})}
+	return &drain{shut: make(chan struct{}), idle: make(chan struct{}), gaveUp: make(chan struct{})}
 }
 
 // enter reports whether an exchange may begin; if so leave must follow.
@@ -48,6 +54,7 @@ func (d *drain) wait(ctx context.Context) error {
 	d.mu.Lock()
 	if !d.closed {
 		d.closed = true
+		close(d.shut)
 		if d.inside == 0 {
 			close(d.idle)
 		}
@@ -59,14 +66,24 @@ func (d *drain) wait(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.inside == 0 {
+	left := d.forsake()
+	if left == 0 {
 		return nil
 	}
-	if !d.forsaken {
+	select { // so that the log says of each pair in hand what becomes of it
+	case <-d.idle:
+	case <-time.After(lastWords):
+	}
+	return fmt.Errorf("%d token exchanges did not end in time: %w", left, ctx.Err())
+}
+
+// forsake gives up on those inside and returns how many they are.
+func (d *drain) forsake() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.inside > 0 && !d.forsaken {
 		d.forsaken = true
 		close(d.gaveUp)
 	}
-	return fmt.Errorf("%d token exchanges did not end in time: %w", d.inside, ctx.Err())
+	return d.inside
 }

@@ -18,12 +18,12 @@ const lockWait = 2 * time.Second
 var errLockHeld = errors.New("prisma: another process holds the refresh lock")
 
 // leaseOf returns the storage's own lease, or one for this flight alone that makes do
-// with what the storage has.
-func leaseOf(storage TokenStorage, now func() time.Time) RefreshLease {
+// with what the storage has and what the process remembers of the connection.
+func leaseOf(key string, storage TokenStorage, memory *suspicions, now func() time.Time) RefreshLease {
 	if lease, ok := storage.(RefreshLease); ok {
 		return lease
 	}
-	return &localLease{storage: storage, now: now}
+	return &localLease{key: key, storage: storage, memory: memory, now: now}
 }
 
 // localLease gives a plain TokenStorage the form of a RefreshLease, so that there is
@@ -31,10 +31,13 @@ func leaseOf(storage TokenStorage, now func() time.Time) RefreshLease {
 //
 // Within a process the refresher's single flight is the lock. Between processes it is
 // the storage's RefreshLock, if it has one: held from the claim that is due until the
-// exchange is saved or settled. Either way an exchange that a crash cut off leaves no
+// exchange is saved or settled. That the fate of a refresh token is unknown is remembered
+// by the process, not by the storage, so an exchange that a crash cut off leaves no
 // trace; only a storage with a lease of its own can see to that.
 type localLease struct {
+	key     string
 	storage TokenStorage
+	memory  *suspicions
 	now     func() time.Time
 
 	mu     sync.Mutex
@@ -62,11 +65,15 @@ func (l *localLease) Claim(ctx context.Context, refused Tokens) (_ Claim, err er
 	if err != nil {
 		return Claim{}, err
 	}
-	if !current.ReadAt.IsZero() {
-		taken = current.ReadAt
+	if current.ReadAt.IsZero() {
+		current.ReadAt = taken
 	}
-	due = current.SamePair(refused)
-	return Claim{Due: due, Current: current, Taken: taken}, nil
+	claim := Claim{Current: current, Taken: current.ReadAt}
+	if current.SamePair(refused) {
+		due, claim.Late, err = l.memory.allows(l.key, current, refused)
+		claim.Due = due
+	}
+	return claim, err
 }
 
 // Save stores the fresh pair unless the user has logged out or in meanwhile. The lock
@@ -78,6 +85,7 @@ func (l *localLease) Save(ctx context.Context, claim Claim, fresh Tokens) error 
 	}
 	err := l.save(ctx, claim, fresh)
 	if err == nil || errors.Is(err, ErrSuperseded) {
+		l.memory.clear(l.key)
 		l.release()
 	}
 	return err
@@ -99,11 +107,14 @@ func (l *localLease) save(ctx context.Context, claim Claim, fresh Tokens) error 
 	return l.storage.SetTokens(ctx, fresh)
 }
 
-// Settle forgets a pair whose refresh token is dead; other outcomes leave no mark. The
-// lock ends with it even when it fails, because nobody knows whether it will be
+// Settle forgets a pair whose refresh token is dead, and remembers one whose fate is
+// unknown. The lock ends with it even when it fails, because nobody knows whether it will be
 // repeated; a repetition takes the lock anew.
 func (l *localLease) Settle(ctx context.Context, claim Claim, outcome Outcome) error {
 	defer l.release()
+	if outcome == Unknown {
+		l.memory.raise(l.key, claim.Current)
+	}
 	if outcome != InvalidGrant {
 		return nil
 	}

@@ -98,7 +98,7 @@ func (r *record) claim(refused Tokens, now time.Time, held func() (bool, error))
 		r.tokens.Generation, claim.Current.Generation = 1, 1
 	}
 	r.intentAt = now
-	claim.Due = true
+	claim.Due, claim.Late = true, r.suspect
 	return claim, true, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"runtime/debug"
 	"time"
 
@@ -26,17 +27,20 @@ var errPanicked = errors.New("prisma: panic")
 // fly is one refresh of one connection, from the claim to the save. ctx is detached
 // from every caller. Its errors go to all callers that wait; what went wrong with the
 // token endpoint is logged here and not by them, because there may be none.
-func (r *Refresher) fly(ctx context.Context, conn Connection, stale Tokens) (tokens Tokens, err error) {
+func (r *Refresher) fly(ctx context.Context, conn Connection, o order) (tokens Tokens, err error) {
 	// The flight runs on a goroutine that nobody else can recover.
 	defer r.recoverPanic(ctx, conn, &err)
 
 	if pause := r.backoffs.remaining(conn.Key, r.now()); pause > 0 {
+		return Tokens{}, errUnavailable(pause, r.backoffs.reason(conn.Key))
+	}
+	if pause := r.suspects.remaining(conn.Key, r.now()); pause > 0 && !o.forced {
 		return Tokens{}, errUnavailable(pause, nil)
 	}
-	lease := leaseOf(conn.Storage, r.now)
+	lease := leaseOf(conn.Key, conn.Storage, r.suspicions, r.now)
 	begun := r.now()
 	for polls := 0; ; {
-		tokens, held, err := r.attempt(ctx, conn, lease, stale)
+		tokens, held, err := r.attempt(ctx, conn, lease, o)
 		if err != nil || !held {
 			return tokens, err
 		}
@@ -50,20 +54,30 @@ func (r *Refresher) fly(ctx context.Context, conn Connection, stale Tokens) (tok
 			if err != nil {
 				return Tokens{}, fmt.Errorf("read the tokens of %s while another process refreshes them: %w", conn, err)
 			}
-			if !current.SamePair(stale) {
+			if !current.SamePair(o.stale) {
 				return current, nil
 			}
 		}
 	}
 }
 
-// attempt tries to take the lease and, if that is ours, makes the one exchange it is
-// for. held says that another process has it.
+// attempt waits for its turn, tries to take the lease and, if that is ours, makes the
+// one exchange it is for. held says that another process has it.
 func (r *Refresher) attempt(
-	ctx context.Context, conn Connection, lease RefreshLease, stale Tokens,
+	ctx context.Context, conn Connection, lease RefreshLease, o order,
 ) (tokens Tokens, held bool, err error) {
-	r.slots <- struct{}{} // before the claim: waiting for a place must not use up the lease
-	defer func() { <-r.slots }()
+	tripped := r.breaker.tripped()
+	if pause := r.breaker.refuses(r.slots.isWanted(conn.Key)); pause > 0 {
+		return Tokens{}, false, errUnavailable(pause, nil)
+	}
+	// Before the claim: waiting for a place must not use up the lease.
+	if !r.slots.acquire(conn.Key, conn.Share, r.drain.shut, tripped) {
+		if pause := r.breaker.refuses(true); pause > 0 {
+			return Tokens{}, false, errUnavailable(pause, nil)
+		}
+		return Tokens{}, false, errInProgress()
+	}
+	defer r.slots.release(conn.Share)
 	if !r.drain.enter() {
 		return Tokens{}, false, errInProgress()
 	}
@@ -73,34 +87,93 @@ func (r *Refresher) attempt(
 	if err != nil {
 		return Tokens{}, false, fmt.Errorf("find the OAuth client of %s: %w", conn, err)
 	}
-	claimed := r.now()
-	claim, err := r.claim(ctx, lease, stale)
+	if pause := r.clients.remaining(client.ID, r.now()); pause > 0 {
+		return Tokens{}, false, errUnavailable(pause, r.clients.reason(client.ID))
+	}
+	leave, pause := r.breaker.enter(r.slots.isWanted(conn.Key))
+	if leave == nil {
+		return Tokens{}, false, errUnavailable(pause, nil)
+	}
+	defer leave.end(ctx, unused)
+	claim, err := r.claim(ctx, conn, lease, o.stale, leave)
 	switch {
 	case err != nil:
-		return Tokens{}, false, fmt.Errorf("claim the refresh of %s: %w", conn, err)
+		return Tokens{}, false, err
 	case claim.Held:
 		return Tokens{}, true, nil
-	case !claim.Due && !claim.Current.SamePair(stale):
-		return claim.Current, false, nil
 	case !claim.Due:
-		r.backoffs.pause(conn.Key, r.now(), r.settings.SuspectPause)
-		return Tokens{}, false, errUnavailable(r.settings.SuspectPause, nil)
-	case claim.Current.Refresh == "":
-		_ = r.settle(ctx, conn, lease, claim, NotSent) // logged there
-		return Tokens{}, false, errNoRefreshToken()
-	case r.now().Sub(claimed) > r.settings.SendGuard:
-		_ = r.settle(ctx, conn, lease, claim, NotSent) // logged there
-		r.logger.WarnContext(ctx, "refresh given back: the process stood still after the claim",
-			slog.String("connection", conn.Key))
-		return Tokens{}, false, errInProgress()
+		return claim.Current, false, nil
 	}
-	tokens, err = r.exchange(ctx, conn, lease, claim, client)
+	tokens, err = r.exchange(ctx, conn, lease, claim, client, leave)
+	if o.forced {
+		r.backoffs.force(conn.Key, r.now())
+	}
 	return tokens, false, err
 }
 
-// claim takes the lease with a deadline: one that takes longer than the send guard is
-// of no use.
-func (r *Refresher) claim(ctx context.Context, lease RefreshLease, stale Tokens) (Claim, error) {
+// claim takes the lease and finds out whether to send. Claims that are Due are to be
+// exchanged; what others hold is to be used, or to be waited for.
+func (r *Refresher) claim(
+	ctx context.Context, conn Connection, lease RefreshLease, stale Tokens, leave *pass,
+) (Claim, error) {
+	claimed := r.now()
+	claim, err := r.take(ctx, lease, stale)
+	guard := r.settings.SendGuard
+	if claim.SendWithin > 0 {
+		guard = min(guard, claim.SendWithin)
+	}
+	switch {
+	case err != nil:
+		return Claim{}, fmt.Errorf("claim the refresh of %s: %w", conn, err)
+	case claim.Held, !claim.Due && !claim.Current.SamePair(stale):
+		return claim, nil
+	case !claim.Due:
+		// Apart from the pauses after failures: they don't hold up a caller whose access
+		// token was refused, and this one must not either.
+		r.suspects.pause(conn.Key, r.now(), r.settings.SuspectPause)
+		return Claim{}, errUnavailable(r.settings.SuspectPause, nil)
+	case claim.Current.Refresh == "":
+		_ = r.settle(ctx, conn, lease, claim, NotSent) // logged there
+		return Claim{}, errNoRefreshToken()
+	}
+	if claim.Late {
+		if err := r.probe(ctx, leave); err != nil {
+			_ = r.settle(ctx, conn, lease, claim, NotSent) // logged there
+			return Claim{}, errUnavailable(r.backoffs.failed(conn.Key, r.now(), 0, r.jitter(conn.Key, 0), err), err)
+		}
+	}
+	if r.now().Sub(claimed) > guard {
+		_ = r.settle(ctx, conn, lease, claim, NotSent) // logged there
+		r.logger.WarnContext(ctx, "refresh given back: the process stood still after the claim",
+			slog.String("connection", conn.Key))
+		return Claim{}, errInProgress()
+	}
+	return claim, nil
+}
+
+// freshAnswer is how recent an answer of the token endpoint must be to count as a sign that it
+// is well.
+const freshAnswer = 30 * time.Second
+
+// probe finds out whether the token endpoint is well, before a refresh token is sent for
+// the last time: one that is sent into an outage is lost whatever it was worth. Without
+// a recent answer the endpoint is asked something that costs nothing.
+func (r *Refresher) probe(ctx context.Context, leave *pass) error {
+	prober, ok := r.exchanger.(Prober)
+	if !ok || r.breaker.wellSince(r.now().Add(-freshAnswer)) {
+		return nil
+	}
+	err := prober.Probe(ctx)
+	if err != nil {
+		leave.end(ctx, failed)
+		r.logger.WarnContext(ctx, "a last refresh waits: the token endpoint does not answer", slog.Any("error", err))
+	}
+	return err
+}
+
+// take takes the lease with a deadline: one that takes longer than the send guard is of
+// no use.
+func (r *Refresher) take(ctx context.Context, lease RefreshLease, stale Tokens) (Claim, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.settings.SendGuard)
 	defer cancel()
 	return lease.Claim(ctx, stale)
@@ -109,12 +182,17 @@ func (r *Refresher) claim(ctx context.Context, lease RefreshLease, stale Tokens)
 // exchange sends the refresh token and stores what comes back. From here on nothing
 // may fail between the answer and the save.
 func (r *Refresher) exchange(
-	ctx context.Context, conn Connection, lease RefreshLease, claim Claim, client OAuthClient,
+	ctx context.Context, conn Connection, lease RefreshLease, claim Claim, client OAuthClient, leave *pass,
 ) (Tokens, error) {
-	grant, err := r.exchanger.Refresh(ctx, client, claim.Current.Refresh)
+	grant, err := leave.send(ctx, func() (_ Grant, err error) {
+		defer r.recoverPanic(ctx, conn, &err) // an outcome like any other unknown one, to be settled
+		return r.exchanger.Refresh(ctx, client, claim.Current.Refresh)
+	})
 	if err != nil {
+		r.heed(ctx, client, err)
 		return r.settleFailure(ctx, conn, lease, claim, err)
 	}
+	r.clients.clear(client.ID)
 	fresh := grant.Tokens(claim.Taken)
 	if fresh.Refresh == "" {
 		fresh.Refresh = claim.Current.Refresh // it was not replaced, so it lives on
@@ -143,48 +221,38 @@ func (r *Refresher) exchange(
 	return stored, nil
 }
 
-// save stores the fresh pair, trying until it succeeds or the process gives up. It
-// returns the pair to use: the fresh one, or what has superseded it.
-func (r *Refresher) save(
-	ctx context.Context, conn Connection, lease RefreshLease, claim Claim, fresh Tokens,
-) (Tokens, error) {
-	pause := r.settings.SaveRetryFrom
-	for try := 1; ; try++ {
-		err := r.write(ctx, conn, func(ctx context.Context) error { return lease.Save(ctx, claim, fresh) })
-		switch {
-		case err == nil && try > 1:
-			r.logger.WarnContext(ctx, "refreshed tokens stored at last",
-				slog.String("connection", conn.Key), slog.Int("tries", try))
-			return fresh, nil
-		case err == nil:
-			return fresh, nil
-		case errors.Is(err, ErrSuperseded):
-			r.logger.WarnContext(ctx, "refreshed tokens dropped: the connection has others by now",
-				slog.String("connection", conn.Key), slog.Int64("generation", fresh.Generation))
-			return r.reread(ctx, conn)
-		case try == 1:
-			r.logger.ErrorContext(ctx, "refreshed tokens can't be stored yet", slog.String("connection", conn.Key),
-				slog.Int64("generation", fresh.Generation), slog.Any("error", err))
-		}
-		select {
-		case <-time.After(pause):
-		case <-r.drain.gaveUp:
-			r.logger.ErrorContext(ctx, "refreshed tokens lost: the process ends before they could be stored",
-				slog.String("connection", conn.Key), slog.Int("tries", try), slog.Any("error", err))
-			return Tokens{}, fmt.Errorf("store the refreshed tokens of %s: %w", conn, err)
-		}
-		pause = min(2*pause, r.settings.SaveRetryTo)
+// heed leaves an OAuth client alone that the endpoint refuses or wants to hear less of.
+// That is one tenant's affair. Only when a second client is told to slow down it is the
+// endpoint's, and everybody waits.
+func (r *Refresher) heed(ctx context.Context, client OAuthClient, cause error) {
+	outcome, failure := outcomeOf(cause)
+	if outcome != Misconfigured {
+		return
 	}
+	now := r.now()
+	pause := r.clients.failed(client.ID, now, failure.RetryAfter, r.jitter(client.ID, 0), cause)
+	if failure.Status != http.StatusTooManyRequests {
+		return
+	}
+	r.limited.pause(client.ID, now, pause)
+	if r.limited.others(client.ID, now) {
+		r.breaker.pause(ctx, failure.RetryAfter)
+	}
+}
+
+// outcomeOf is the class of an exchange's error, and the error if it is a *TokenError.
+func outcomeOf(err error) (Outcome, *TokenError) {
+	if failure, ok := errors.AsType[*TokenError](err); ok {
+		return failure.Class, failure
+	}
+	return Unknown, &TokenError{Class: Unknown}
 }
 
 // settleFailure ends an exchange that gave no pair, by the class of its error.
 func (r *Refresher) settleFailure(
 	ctx context.Context, conn Connection, lease RefreshLease, claim Claim, cause error,
 ) (Tokens, error) {
-	outcome, advice := Unknown, time.Duration(0)
-	if failure, ok := errors.AsType[*TokenError](cause); ok {
-		outcome, advice = failure.Class, failure.RetryAfter
-	}
+	outcome, failure := outcomeOf(cause)
 	level := slog.LevelWarn
 	if outcome == Misconfigured {
 		level = slog.LevelError // only an operator can mend it
@@ -195,7 +263,7 @@ func (r *Refresher) settleFailure(
 
 	settled := r.settle(ctx, conn, lease, claim, outcome)
 	if outcome != InvalidGrant {
-		pause := r.backoffs.failed(conn.Key, r.now(), advice, r.jitter(conn.Key, 0))
+		pause := r.backoffs.failed(conn.Key, r.now(), failure.RetryAfter, r.jitter(conn.Key, 0), cause)
 		return Tokens{}, errUnavailable(pause, cause)
 	}
 	if settled != nil {

@@ -288,7 +288,7 @@ func TestBackoffGrowsAndEnds(t *testing.T) {
 			}
 			return prisma.Grant{}, nil
 		}
-		r := newRefresher(t, server)
+		r := newRefresher(t, server, func(c *prisma.RefresherConfig) { c.Settings.BreakerAfter = 100 })
 		conn := connection("c", newStorage(t, pair("r", 2*time.Hour)))
 		for n := range 8 {
 			_, err := r.AccessToken(t.Context(), conn)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -68,6 +69,19 @@ type RefreshSettings struct {
 	// up to a quarter is added. Defaults 1 s and 30 s.
 	BackoffFrom, BackoffTo time.Duration
 
+	// BreakerAfter is how many exchanges in a row without a prompt, usable answer make
+	// this process leave the token endpoint alone. Default 3.
+	BreakerAfter int
+
+	// BreakerSlow is how long an answer may take to count as prompt. A later one is
+	// waited for and stored all the same. Default 5 s.
+	BreakerSlow time.Duration
+
+	// BreakerFrom and BreakerTo bound the doubling pause before one exchange is tried
+	// again; up to a quarter is added. BreakerSlow and BreakerTo together are about how
+	// long it takes to notice that the endpoint is well. Defaults 5 s and 30 s.
+	BreakerFrom, BreakerTo time.Duration
+
 	// SuspectPause is how long this process leaves a connection alone whose refresh
 	// token must not be sent yet. Default 5 s.
 	SuspectPause time.Duration
@@ -94,6 +108,10 @@ func (s RefreshSettings) WithDefaults() RefreshSettings {
 		PollTo:        cmp.Or(s.PollTo, 400*time.Millisecond),
 		BackoffFrom:   cmp.Or(s.BackoffFrom, time.Second),
 		BackoffTo:     cmp.Or(s.BackoffTo, 30*time.Second),
+		BreakerAfter:  cmp.Or(s.BreakerAfter, 3),
+		BreakerSlow:   cmp.Or(s.BreakerSlow, 5*time.Second),
+		BreakerFrom:   cmp.Or(s.BreakerFrom, 5*time.Second),
+		BreakerTo:     cmp.Or(s.BreakerTo, 30*time.Second),
 		SuspectPause:  cmp.Or(s.SuspectPause, 5*time.Second),
 	}
 }
@@ -121,6 +139,8 @@ func (s RefreshSettings) Validate() error {
 		{"save retry", min(s.SaveRetryFrom, s.SaveRetryTo)},
 		{"poll", min(s.PollFrom, s.PollTo)},
 		{"backoff", min(s.BackoffFrom, s.BackoffTo)},
+		{"breaker's slow answer", s.BreakerSlow},
+		{"breaker pause", min(s.BreakerFrom, s.BreakerTo)},
 		{"suspect pause", s.SuspectPause},
 	} {
 		if d.value <= 0 {
@@ -140,15 +160,35 @@ func (s RefreshSettings) Validate() error {
 		problems = append(problems, fmt.Errorf(
 			"write attempt of %s is longer than the write allowance of %s", s.WriteAttempt, s.Write))
 	}
+	for _, pause := range []struct {
+		name     string
+		from, to time.Duration
+	}{
+		{"save retry", s.SaveRetryFrom, s.SaveRetryTo},
+		{"poll", s.PollFrom, s.PollTo},
+		{"backoff", s.BackoffFrom, s.BackoffTo},
+		{"breaker pause", s.BreakerFrom, s.BreakerTo},
+	} {
+		if pause.from > pause.to {
+			problems = append(problems, fmt.Errorf("%s grows from %s to less, %s", pause.name, pause.from, pause.to))
+		}
+	}
 	if s.Exchanges < 1 {
 		problems = append(problems, fmt.Errorf("exchanges must be at least 1, is %d", s.Exchanges))
+	}
+	if s.BreakerAfter < 1 {
+		problems = append(problems, fmt.Errorf("breaker must open after at least 1 failure, is %d", s.BreakerAfter))
 	}
 	if !(0 < s.RefreshFrom && s.RefreshFrom <= s.RefreshTo && s.RefreshTo < 1) {
 		problems = append(problems, fmt.Errorf(
 			"refresh must lie between 0 and 1 of a token's life, is %g to %g", s.RefreshFrom, s.RefreshTo))
 	}
-	if len(problems) > 0 {
-		return fmt.Errorf("refresh settings: %w", errors.Join(problems...))
+	var text []string
+	for _, problem := range problems {
+		text = append(text, problem.Error())
+	}
+	if text != nil {
+		return errors.New("refresh settings: " + strings.Join(text, "; "))
 	}
 	return nil
 }

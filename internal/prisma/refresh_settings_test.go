@@ -25,12 +25,18 @@ func TestRefreshSettings(t *testing.T) {
 		"no exchanges":      {prisma.RefreshSettings{Exchanges: -1}, "exchanges"},
 		"shares turned":     {prisma.RefreshSettings{RefreshFrom: 0.9, RefreshTo: 0.8}, "life"},
 		"share of all life": {prisma.RefreshSettings{RefreshTo: 1}, "life"},
+		"breaker never":     {prisma.RefreshSettings{BreakerAfter: -1}, "breaker"},
+		"breaker shrinks":   {prisma.RefreshSettings{BreakerFrom: time.Minute}, "breaker pause"},
+		"poll shrinks":      {prisma.RefreshSettings{PollTo: time.Millisecond}, "poll"},
 		"two rules at once": {prisma.RefreshSettings{Lease: time.Second, Exchanges: -1}, "exchanges"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			err := tc.settings.Validate()
+			if err != nil && strings.Contains(err.Error(), "\n") {
+				t.Errorf("Validate() error has several lines: %v", err)
+			}
 			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("Validate() error = %v, want one with %q", err, tc.want)
 			}

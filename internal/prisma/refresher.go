@@ -40,6 +40,10 @@ type RefresherConfig struct {
 
 	// Logger gets one record for each exchange that went wrong. Nil: none.
 	Logger *slog.Logger
+
+	// Spool keeps pairs that the storage can't take yet. Nil: none, and such a pair
+	// lives no longer than this process.
+	Spool Spool
 }
 
 // Refresher keeps the access tokens of any number of connections fresh. One per
@@ -51,10 +55,17 @@ type Refresher struct {
 	logger    *slog.Logger
 
 	flights  singleflight.Group
-	slots    chan struct{} // one place per exchange in flight
+	breaker  *breaker
+	slots    *slots
 	drain    *drain
-	backoffs *backoffs
-	seed     maphash.Seed // makes this process's jitter its own
+	backoffs *backoffs // by connection
+	clients  *backoffs // by OAuth client
+	limited  *backoffs // by OAuth client: those told to slow down
+	suspects *backoffs // by connection: too early to send its token again
+
+	suspicions *suspicions  // of pairs in plain storages
+	spools     Spool        // may be nil
+	seed       maphash.Seed // makes this process's jitter its own
 }
 
 // NewRefresher checks the configuration and returns a Refresher; it starts nothing.
@@ -69,16 +80,47 @@ func NewRefresher(cfg RefresherConfig) (*Refresher, error) {
 		return nil, err
 	}
 	settings := cfg.Settings.WithDefaults()
-	return &Refresher{
+	pauses := func() *backoffs {
+		return newBackoffs(settings.BackoffFrom, settings.BackoffTo, settings.RefusalAge)
+	}
+	r := &Refresher{
 		exchanger: cfg.Exchanger,
 		settings:  settings,
 		now:       cfg.Now,
 		logger:    cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
-		slots:     make(chan struct{}, settings.Exchanges),
+		slots:     newSlots(settings.Exchanges),
 		drain:     newDrain(),
-		backoffs:  newBackoffs(settings.BackoffFrom, settings.BackoffTo),
-		seed:      maphash.MakeSeed(),
-	}, nil
+		backoffs:  pauses(),
+		clients:   pauses(),
+		limited:   pauses(),
+		suspects:  pauses(),
+
+		suspicions: newSuspicions(),
+		spools:     cfg.Spool,
+		seed:       maphash.MakeSeed(),
+	}
+	r.breaker = newBreaker(settings, cfg.Now, func(turn int) float64 { return r.jitter("", turn) }, r.logger)
+	return r, nil
+}
+
+// RefresherState is what a Refresher does at the moment, for metrics and for people.
+type RefresherState struct {
+	// Exchanges is how many places for exchanges are taken, of Places; Waiting is how
+	// many refreshes wait for one.
+	Exchanges, Places, Waiting int
+
+	// Breaker says whether the token endpoint is in use, and Since when that last
+	// changed between closed and not closed, on the Refresher's clock; zero: never.
+	Breaker BreakerState
+	Since   time.Time
+}
+
+// State returns what the refresher does at the moment.
+func (r *Refresher) State() RefresherState {
+	state := RefresherState{Places: r.settings.Exchanges}
+	state.Exchanges, state.Waiting = r.slots.counts()
+	state.Breaker, state.Since = r.breaker.state()
+	return state
 }
 
 // reading is a stored pair and the local time just before it was read.
@@ -102,8 +144,9 @@ type reading struct {
 //   - fault.ReconnectRequired: Prisma refused the refresh token, or there is none.
 //   - fault.RefreshInProgress: the refresh takes longer than callers wait, or this
 //     process is shutting down; RetryAfter is set.
-//   - fault.PrismaUnavailable: the exchange failed or its outcome is unknown; what is
-//     stored did not change, and RetryAfter is set.
+//   - fault.PrismaUnavailable: the exchange failed or its outcome is unknown, or none is
+//     made because the token endpoint is in trouble (BreakerOpen); what is stored did
+//     not change, and RetryAfter is set.
 //
 // Errors of the storage and of Connection.Client come back wrapped. When ctx ends the
 // error is ctx's.
@@ -120,9 +163,13 @@ func (r *Refresher) AccessToken(ctx context.Context, conn Connection) (Tokens, e
 // If the refused pair is no longer the stored one, the stored one is returned as by
 // AccessToken. Otherwise a refresh is forced, but only when the pair is at least 60 s
 // old: Prisma would refuse its successor as well, and each try costs a refresh token.
-// That also keeps a connection to one forced refresh a minute. A younger one gives an
-// error of kind fault.PrismaRefused; the other errors are those of AccessToken.
+// That keeps a connection to one forced refresh a minute wherever they run, since all
+// processes see when the stored pair was issued; this process also remembers its own,
+// for storages that can't say, and for those that gave no pair. Otherwise the error's
+// kind is fault.PrismaRefused; the other errors are those of AccessToken.
 func (r *Refresher) AfterRefusal(ctx context.Context, conn Connection, refused Tokens) (Tokens, error) {
+	// Asked before the read: what a forced refresh stored before its end, the read finds.
+	recently := r.backoffs.forcedSince(conn.Key, r.now().Add(-r.settings.RefusalAge))
 	stored, err := r.read(ctx, conn)
 	if err != nil {
 		return Tokens{}, err
@@ -130,12 +177,22 @@ func (r *Refresher) AfterRefusal(ctx context.Context, conn Connection, refused T
 	if !stored.SamePair(refused) {
 		return r.serve(ctx, conn, stored)
 	}
+	if recently {
+		return Tokens{}, fault.New(fault.PrismaRefused, "Prisma refused the access token, and a new one was asked for just now.", nil).
+			WithRetryAfter(r.settings.RefusalAge)
+	}
 	if !stored.IssuedAt.IsZero() && r.clock(stored).Sub(stored.IssuedAt) < r.settings.RefusalAge {
 		return Tokens{}, fault.New(fault.PrismaRefused, "Prisma refused an access token that it has only just issued.", nil)
 	}
 	useless := stored.Tokens
 	useless.ExpiresAt = stored.ReadAt // refused is as good as expired, and Claim should know
-	fresh, err := r.wait(ctx, conn, useless)
+	forced := order{stale: useless, forced: true}
+	fresh, err := r.wait(ctx, conn, forced)
+	if fault.KindOf(err) == fault.PrismaUnavailable && r.backoffs.remaining(conn.Key, r.now()) == 0 {
+		// It may have joined a refresh ahead of need, for which it was too early to send a
+		// token of unknown fate again. For this one it is not.
+		fresh, err = r.wait(ctx, conn, forced)
+	}
 	if err != nil {
 		return Tokens{}, err
 	}
@@ -147,20 +204,24 @@ func (r *Refresher) AfterRefusal(ctx context.Context, conn Connection, refused T
 
 // Wait lets no new exchange begin and waits for those in flight, so that the process
 // may end without losing a pair. Stored tokens that are still valid are served on.
-// If ctx ends first, pairs that could not be saved so far are given up, and the error
-// says how many exchanges that were.
+// If ctx ends first, pairs that could not be saved so far are given up or, with a Spool,
+// left in it for another process; the log says which, and the error how many exchanges
+// there were. Giving up takes a second at most.
 func (r *Refresher) Wait(ctx context.Context) error { return r.drain.wait(ctx) }
 
 // serve returns the stored pair while it lasts and otherwise waits for the next one.
 func (r *Refresher) serve(ctx context.Context, conn Connection, stored reading) (Tokens, error) {
 	left := r.left(stored)
+	if stored.Refresh == "" && left > 0 { // nothing can follow it: it serves to its end
+		return stored.Tokens, nil
+	}
 	if left > r.margin(stored.Tokens) {
-		if r.due(conn.Key, stored) && r.backoffs.remaining(conn.Key, r.now()) == 0 {
-			r.start(ctx, conn, stored.Tokens)
+		if r.due(conn.Key, stored) && r.mayStart(conn.Key) {
+			r.start(ctx, conn, order{stale: stored.Tokens})
 		}
 		return stored.Tokens, nil
 	}
-	fresh, err := r.wait(ctx, conn, stored.Tokens)
+	fresh, err := r.wait(ctx, conn, order{stale: stored.Tokens})
 	if err == nil {
 		return fresh, nil
 	}
@@ -172,14 +233,28 @@ func (r *Refresher) serve(ctx context.Context, conn Connection, stored reading) 
 	return Tokens{}, err
 }
 
+// mayStart reports whether nothing keeps the connection's background refresh back.
+func (r *Refresher) mayStart(key string) bool {
+	now := r.now()
+	return r.backoffs.remaining(key, now) == 0 && r.suspects.remaining(key, now) == 0 && r.breaker.refuses(false) == 0
+}
+
+// order is what a refresh is asked for.
+type order struct {
+	stale  Tokens // the pair to replace
+	forced bool   // because the API refused it, and not because of its age
+}
+
 // start begins the connection's refresh, or joins the one that runs.
-func (r *Refresher) start(ctx context.Context, conn Connection, stale Tokens) <-chan singleflight.Result {
+func (r *Refresher) start(ctx context.Context, conn Connection, o order) <-chan singleflight.Result {
 	detached := context.WithoutCancel(ctx)
-	return r.flights.DoChan(conn.Key, func() (any, error) { return r.fly(detached, conn, stale) })
+	return r.flights.DoChan(conn.Key, func() (any, error) { return r.fly(detached, conn, o) })
 }
 
 // wait begins or joins the connection's refresh and waits for its end, within limits.
-func (r *Refresher) wait(ctx context.Context, conn Connection, stale Tokens) (Tokens, error) {
+func (r *Refresher) wait(ctx context.Context, conn Connection, o order) (Tokens, error) {
+	r.slots.want(conn.Key)
+	defer r.slots.unwant(conn.Key)
 	timeout := time.NewTimer(r.settings.CallerWait)
 	defer timeout.Stop()
 	select {
@@ -187,7 +262,7 @@ func (r *Refresher) wait(ctx context.Context, conn Connection, stale Tokens) (To
 		return Tokens{}, fmt.Errorf("wait for a token refresh: %w", ctx.Err())
 	case <-timeout.C:
 		return Tokens{}, errInProgress()
-	case result := <-r.start(ctx, conn, stale):
+	case result := <-r.start(ctx, conn, o):
 		tokens, _ := result.Val.(Tokens)
 		return tokens, result.Err
 	}

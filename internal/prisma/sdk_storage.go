@@ -46,7 +46,7 @@ var _ RefreshLease = (*gatedStorage)(nil)
 // Claim begins a refresh. It may wait long for a lock of the storage's own, which is no
 // reason to keep anybody from logging out.
 func (g *gatedStorage) Claim(ctx context.Context, refused Tokens) (Claim, error) {
-	g.lease = leaseOf(g.TokenStorage, g.sdk.now)
+	g.lease = leaseOf(g.sdk.conn.Key, g.TokenStorage, g.sdk.refresher.suspicions, g.sdk.now)
 	return g.lease.Claim(ctx, refused)
 }
 

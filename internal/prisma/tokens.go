@@ -168,6 +168,19 @@ type Claim struct {
 	// access token is counted from here, so that it is never thought to last longer
 	// than it does.
 	Taken time.Time
+
+	// Late: the refresh token was sent before, and nobody knows with what result. This is
+	// the last time that it may be sent, so it should not be wasted on an endpoint that
+	// does not answer.
+	Late bool
+
+	// Forced: the refused access token had life left, so it was the API's refusal that
+	// asked for this exchange. A storage may keep the next one apart from it.
+	Forced bool
+
+	// SendWithin, if not 0, is how long after the claim the request may still be begun,
+	// where the storage allows less than the send guard does.
+	SendWithin time.Duration
 }
 
 // Outcome says how an exchange that gave no pair ended.

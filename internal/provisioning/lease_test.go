@@ -113,7 +113,7 @@ func TestLease(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				upstream := &answers{}
-				client, err := managementapi.New(managementapi.Config{BaseURL: "http://prisma.test", Transport: upstream})
+				client, err := managementapi.New(managementapi.Config{BaseURL: "https://prisma.test", Transport: upstream})
 				check(t, err)
 				s, err := provisioning.New(provisioning.Config{
 					Store: tc.store, Caller: slow{tc.takes, client}, Client: client, Now: now,

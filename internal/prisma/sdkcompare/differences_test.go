@@ -21,8 +21,7 @@ const (
 	deadOurs       = `list workspaces: AuthError (refresh token invalid): "Prisma no longer accepts the refresh token. Please log in again."`
 	nobodyTheirs   = `list workspaces: AuthError: "No tokens available. Please log in first."`
 	nobodyOurs     = `list workspaces: AuthError: "No tokens stored. Please log in first."`
-	paused         = `list workspaces: FetchError: "prisma: not sent: refresh the access token: ` +
-		`Prisma could not renew the connection. Try again later." (with its cause)`
+	probe          = "POST /token [content-type: application/x-www-form-urlencoded] -> 401"
 
 	nothing = "stored: nothing"
 )
@@ -285,62 +284,69 @@ var differences = map[string][]difference{
 	},
 	"refresh with a token endpoint that is down": {
 		{"failure-classes", `list workspaces: AuthError: "Token request failed with status 503"`, `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: unknown: status 503: temporarily_unavailable" (with its cause)`},
-		{"refresh-pause", "", paused},
+		{"refresh-pause", "", `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: unknown: status 503: temporarily_unavailable" (with its cause)`},
 		{"refresh-pause", "", read(1, "401")},
 		{"refresh-pause", read(2, "200"), ""},
 		{"refresh-pause", workspacesA, ""},
+		{"tokenless-probe", "", probe},
 	},
 	"refresh with a token endpoint that fails after its work": {
 		{"failure-classes", `list workspaces: AuthError: "Token request failed with status 500"`, `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: unknown: status 500: server_error" (with its cause)`},
-		{"refresh-pause", "", paused},
+		{"refresh-pause", "", `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: unknown: status 500: server_error" (with its cause)`},
 		{"refresh-pause", "", read(1, "401")},
 		{"refresh-pause", replayedTheirs, ""},
 		{"refresh-pause", nobodyTheirs, deadOurs},
+		{"tokenless-probe", "", probe},
 	},
 	"refresh with a gateway's error page": {
 		{"failure-classes", `list workspaces: AuthError: "Failed to parse token response (status 502)"`, `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: unknown: status 502" (with its cause)`},
-		{"refresh-pause", "", paused},
+		{"refresh-pause", "", `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: unknown: status 502" (with its cause)`},
 		{"refresh-pause", "", read(1, "401")},
 		{"refresh-pause", read(2, "200"), ""},
 		{"refresh-pause", workspacesA, ""},
+		{"tokenless-probe", "", probe},
 	},
 	"refresh that is limited": {
 		{"failure-classes", `list workspaces: AuthError: "slow_down"`, `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: misconfigured: status 429: slow_down" (with its cause)`},
-		{"refresh-pause", "", paused},
+		{"refresh-pause", "", `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: misconfigured: status 429: slow_down" (with its cause)`},
 		{"refresh-pause", "", read(1, "401")},
 		{"refresh-pause", read(2, "200"), ""},
 		{"refresh-pause", workspacesA, ""},
 	},
 	"refresh with a broken connection": {
 		{"failure-classes", `list workspaces: AuthError: "Network error during token refresh"`, `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: unknown: read tcp prisma->prisma: read: connection reset by peer" (with its cause)`},
-		{"refresh-pause", "", paused},
+		{"refresh-pause", "", `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: unknown: read tcp prisma->prisma: read: connection reset by peer" (with its cause)`},
 		{"refresh-pause", "", read(1, "401")},
 		{"refresh-pause", read(2, "200"), ""},
 		{"refresh-pause", workspacesA, ""},
+		{"tokenless-probe", "", probe},
 	},
 	"refresh whose answer is lost": {
 		{"failure-classes", `list workspaces: AuthError: "Network error during token refresh"`, `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: unknown: read tcp prisma->prisma: read: connection reset by peer" (with its cause)`},
-		{"refresh-pause", "", paused},
+		{"refresh-pause", "", `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: unknown: read tcp prisma->prisma: read: connection reset by peer" (with its cause)`},
 		{"refresh-pause", "", read(1, "401")},
 		{"refresh-pause", replayedTheirs, ""},
 		{"refresh-pause", nobodyTheirs, deadOurs},
+		{"tokenless-probe", "", probe},
 	},
 	"refresh with half an answer": {
 		{"failure-classes", `list workspaces: AuthError: "Failed to parse token response (status 200)"`, `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: unknown: status 200: unexpected EOF" (with its cause)`},
-		{"refresh-pause", "", paused},
+		{"refresh-pause", "", `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: unknown: status 200: unexpected EOF" (with its cause)`},
 		{"refresh-pause", "", read(1, "401")},
 		{"refresh-pause", replayedTheirs, ""},
 		{"refresh-pause", nobodyTheirs, deadOurs},
+		{"tokenless-probe", "", probe},
 	},
 	"refresh with a redirect": {
 		{"no-redirects", "", `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: unknown: status 307" (with its cause)`},
 		{"no-redirects", "", read(1, "401")},
-		{"no-redirects", "", paused},
+		{"no-redirects", "", `list workspaces: FetchError: "prisma: not sent: refresh the access token: prisma: token request: unknown: status 307" (with its cause)`},
 		{"no-redirects", "", read(1, "401")},
 		{"no-redirects", read(2, "200"), ""},
 		{"no-redirects", workspacesA, ""},
 		{"no-redirects", read(2, "200"), ""},
 		{"no-redirects", workspacesA, ""},
+		{"tokenless-probe", "", probe},
 	},
 	"refresh with a storage that fails once": {
 		{"storage-retried", "", read(2, "200")},

@@ -48,13 +48,15 @@ func startEndpoint(t *testing.T, live string, plan func(n int) behaviour) *endpo
 
 // ServeHTTP serves POST /token. The nth success brings the pair "exchange-n".
 func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	presented := r.PostFormValue("refresh_token")
-	n := e.receive(presented)
-	todo := answer
-	if e.plan != nil {
-		todo = e.plan(n)
+	status, body := http.StatusBadRequest, map[string]string{"error": "invalid_request"}
+	if presented := r.PostFormValue("refresh_token"); presented != "" { // without one it only asks whether anybody is there
+		n := e.receive(presented)
+		todo := answer
+		if e.plan != nil {
+			todo = e.plan(n)
+		}
+		status, body = e.exchange(presented, n, todo)
 	}
-	status, body := e.exchange(presented, n, todo)
 	text, err := json.Marshal(body)
 	if err != nil { // strings always encode
 		return
