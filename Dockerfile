@@ -9,7 +9,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w" -o /out/server ./cmd/server \
-    && mkdir /out/state
+    && mkdir -p /out/state/spool
 
 FROM scratch
 ARG VERSION=unreleased
@@ -19,7 +19,8 @@ LABEL org.opencontainers.image.title="Connect Prisma" \
       org.opencontainers.image.version="${VERSION}"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/server /server
-# The simulator's state, for those who run it from this image; serve writes no file.
+# What the simulator and the spool of serve keep: mount volumes here. SPOOL_DIR is not
+# set, because a spool in the container's own layer would promise too much.
 COPY --from=build --chown=65532:65532 /out/state /var/lib/connect-prisma
 USER 65532:65532
 EXPOSE 8080

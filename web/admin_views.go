@@ -68,8 +68,11 @@ type AdminConnectionRow struct {
 	WorkspaceID   string
 	WorkspaceName string // "": not read yet
 	Status        string // "active", "suspect", "needs_reconnect" or "disconnected"
-	Reason        string // why it needs a reconnect; "" otherwise
+	Reason        string // what is wrong, in a word or two; "": nothing
+	Message       string // the same as a sentence; "": nothing is wrong
+	Action        string // who must act: "wait", "reconnect" or "operator"; "": nobody
 	Since         time.Time
+	AccessUntil   time.Time // calls work at least until then
 	CreatedAt     time.Time
 }
 

@@ -38,7 +38,7 @@ func New() (*Pages, error) {
 		"asset":   urls.lookup,
 		"instant": instant,
 		"machine": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"words":   func(s string) string { return strings.ReplaceAll(s, "_", " ") },
+		"words":   func(s string) string { return strings.NewReplacer("_", " ", "-", " ").Replace(s) },
 		"within":  within,
 	}).ParseFS(files, "templates/layout.html", "templates/admin_header.html")
 	if err != nil {

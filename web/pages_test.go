@@ -71,7 +71,8 @@ func views() map[string]web.View {
 			}},
 			Connections: []web.AdminConnectionRow{{
 				ID: "cnx_1", UserID: "user-1", WorkspaceID: "wksp_1", WorkspaceName: "Team A", Status: "needs_reconnect",
-				Reason: "refresh_token_refused", Since: now, CreatedAt: now,
+				Reason: "refresh-token-refused", Message: "Prisma no longer accepts this connection.", Action: "reconnect",
+				Since: now, AccessUntil: now, CreatedAt: now,
 			}},
 		},
 	}

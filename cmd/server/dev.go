@@ -103,6 +103,7 @@ func (d *development) prepare(ctx context.Context) error {
 		PrismaAPIURL: d.simulatorURL(), PrismaAuthURL: d.simulatorURL(),
 		PrismaClientID: devClientID, PrismaClientSecret: d.state.ClientSecret,
 		CookieKeys: d.state.CookieKeys, TokenKeyset: d.state.TokenKeyset, LogLevel: "info",
+		SpoolDir: filepath.Join(d.cmd.DataDir, "spool"),
 	}
 	d.simulator, err = prismasim.New(ctx, prismasim.Config{
 		URL: d.simulatorURL(), DatabaseURL: d.db.Admin, StateDir: filepath.Join(d.cmd.DataDir, "simulator"),

@@ -132,6 +132,7 @@ func (s settings) environment() []byte {
 		{"PRISMA_CLIENT_SECRET", s.PrismaClientSecret},
 		{"COOKIE_KEYS", s.CookieKeys},
 		{"TOKEN_KEYSET", s.TokenKeyset},
+		{"SPOOL_DIR", s.SpoolDir},
 		{"LOG_LEVEL", s.LogLevel},
 	} {
 		b.WriteString(line[0] + "=" + line[1] + "\n")

@@ -28,9 +28,6 @@ import (
 )
 
 const (
-	// drainFor bounds a shutdown, DRAIN_DELAY aside: an exchange may take 65 s and its
-	// save 90 s more. The process manager has to wait longer before it kills.
-	drainFor = 170 * time.Second
 	// requestsFor is how long requests may go on meanwhile; a creating call may take
 	// a minute. A client that reads slowly must not eat the time of the exchanges.
 	requestsFor = 75 * time.Second
@@ -50,6 +47,7 @@ type service struct {
 	jobPool   *pgxpool.Pool
 	store     *tenants.Store
 	oauth     *prisma.OAuth
+	spool     *tenants.Spool // nil: none
 	refresher *prisma.Refresher
 	flow      *oauthflow.Flow
 	api       *httpapi.Server
@@ -139,11 +137,15 @@ func (s *service) build() error {
 	}
 	s.store, err = tenants.NewStore(tenants.Config{
 		Pool: s.pool, TokenPool: s.tokenPool, Keyset: keyset, SharedClient: s.cfg.sharedClient(),
+		Environment: s.cfg.Environment, Hold: s.cfg.Refresh.Hold, Now: time.Now, Logger: s.log,
+		LeaseFor: s.cfg.Refresh.lease(), Leeway: s.cfg.Refresh.Leeway,
 	})
 	if err != nil {
 		return err
 	}
-	s.oauth, err = prisma.NewOAuth(prisma.OAuthConfig{AuthURL: s.cfg.PrismaAuthURL, PlainHTTP: s.cfg.relaxed()})
+	s.oauth, err = prisma.NewOAuth(prisma.OAuthConfig{
+		AuthURL: s.cfg.PrismaAuthURL, PlainHTTP: s.cfg.relaxed(), Timeouts: s.cfg.Refresh.timeouts(),
+	})
 	if err != nil {
 		return fmt.Errorf("PRISMA_AUTH_URL: %w", err)
 	}
@@ -151,14 +153,20 @@ func (s *service) build() error {
 	if err != nil {
 		return fmt.Errorf("PRISMA_API_URL: %w", err)
 	}
-	s.refresher, err = prisma.NewRefresher(prisma.RefresherConfig{Exchanger: s.oauth, Now: time.Now, Logger: s.log})
+	spool, err := s.openSpool()
+	if err != nil {
+		return err
+	}
+	s.refresher, err = prisma.NewRefresher(prisma.RefresherConfig{
+		Exchanger: s.oauth, Settings: s.cfg.Refresh.tune(), Now: time.Now, Logger: s.log, Spool: spool,
+	})
 	if err != nil {
 		return err
 	}
 	caller := prisma.NewCaller(client, s.refresher)
 	s.flow, err = oauthflow.New(oauthflow.Config{
 		Store: s.store, OAuth: s.oauth, API: client, Caller: caller, Cookies: cookieKeys,
-		PublicURL: s.cfg.PublicURL, Now: time.Now, Logger: s.log,
+		PublicURL: s.cfg.PublicURL, Now: time.Now, Logger: s.log, Refresher: s.refresher,
 	})
 	if err != nil {
 		return err
@@ -176,6 +184,7 @@ func (s *service) build() error {
 	dashboard, err := admin.New(admin.Config{
 		Store: s.store, Pages: pages, Now: time.Now, Origin: s.cfg.PublicURL, Logger: s.log,
 		RequestID: httpapi.RequestID,
+		Diagnose:  s.flow.Diagnose,
 		IP:        func(r *http.Request) netip.Addr { return httpapi.ClientAddr(r, s.cfg.TrustedHops) },
 	})
 	if err != nil {
@@ -187,6 +196,10 @@ func (s *service) build() error {
 	})
 	s.jobs, err = jobs.New(jobs.Config{
 		Pool: s.jobPool, Store: s.store, Workspaces: s.flow, Logger: s.log, PollOnly: s.pollOnly(),
+		LedgerRetention: s.cfg.LedgerRetention,
+		KeepAlive: jobs.NewKeepAlive(jobs.KeepAliveConfig{
+			Store: s.store, Renewer: s.refresher, Checker: s.flow, After: s.cfg.Refresh.KeepAlive, Logger: s.log,
+		}),
 	})
 	return err
 }
@@ -209,6 +222,8 @@ func (s *service) serve(ctx context.Context, listener net.Listener) error {
 		return err
 	}
 	defer unfollow()
+	defer s.beat(ctx)()
+	defer s.replaySpool(ctx)()
 	server := &http.Server{
 		Handler:           s.api,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -254,7 +269,7 @@ func (s *service) discover(ctx context.Context) (stop func(), err error) {
 // DRAIN_DELAY, so that balancers stop sending. Then requests and completions end,
 // and after them the jobs; exchanges of refresh tokens end beside all that.
 func (s *service) drain(ctx context.Context, server *http.Server) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainDelay+drainFor)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainDelay+s.cfg.Refresh.drain())
 	defer cancel()
 	began := time.Now()
 	s.log.InfoContext(ctx, "draining")
@@ -278,6 +293,7 @@ func (s *service) drain(ctx context.Context, server *http.Server) error {
 		err = s.refresher.Wait(ctx) // begins no more, waits for those in flight
 		err = errors.Join(err, <-served)
 	}
+	err = errors.Join(err, s.store.Wait(ctx))
 	s.log.InfoContext(ctx, "drained", slog.Duration("took", time.Since(began)), slog.Bool("clean", err == nil))
 	return err
 }
@@ -293,6 +309,9 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 func (s *service) close() {
+	if s.spool != nil {
+		s.spool.Close()
+	}
 	for _, pool := range []*pgxpool.Pool{s.pool, s.tokenPool, s.jobPool} {
 		if pool != nil {
 			pool.Close()

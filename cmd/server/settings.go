@@ -23,6 +23,9 @@ const (
 	environmentTest        = "test"
 )
 
+// leastLedgerRetention is the life of a refresh token.
+const leastLedgerRetention = 90 * 24 * time.Hour
+
 // settings is what the environment says. Each secret may instead stand in a file
 // that NAME_FILE names.
 type settings struct {
@@ -38,12 +41,54 @@ type settings struct {
 	PrismaClientSecret string `env:"PRISMA_CLIENT_SECRET"` // its secret; "" for a public client
 	CookieKeys         string `env:"COOKIE_KEYS"`          // required; `secrets generate` prints them
 	TokenKeyset        string `env:"TOKEN_KEYSET"`         // required; `secrets generate` prints it
+	SpoolDir           string `env:"SPOOL_DIR"`            // keeps token pairs that the database can't take; "": none
 	LogLevel           string `env:"LOG_LEVEL" envDefault:"info"`
 	TrustedHops        int    `env:"TRUSTED_HOPS" envDefault:"0"` // proxies that add to X-Forwarded-For
 
 	// How long readiness is off, at the end, before connections are refused: as long
 	// as a balancer needs to notice.
 	DrainDelay time.Duration `env:"DRAIN_DELAY" envDefault:"0s"`
+
+	// How old a row of the refresh ledger gets before it is folded: the life of a
+	// refresh token at least, so that no fold holds what a replay is told by. Settings
+	// that dev makes for itself leave it 0.
+	LedgerRetention time.Duration `env:"LEDGER_RETENTION" envDefault:"2160h"`
+
+	Refresh refreshSettings
+}
+
+// refreshSettings are the numbers of the token refresh; prisma.RefreshSettings and
+// tenants.Config say what each is for. One that is 0 takes its default, which only the
+// settings that dev makes for itself may be, and those whose default is 0.
+type refreshSettings struct {
+	From         float64       `env:"REFRESH_FROM" envDefault:"0.75"` // shares of an access token's life
+	To           float64       `env:"REFRESH_TO" envDefault:"0.85"`
+	Margin       time.Duration `env:"REFRESH_MARGIN" envDefault:"60s"`
+	RefusalAge   time.Duration `env:"REFRESH_REFUSAL_AGE" envDefault:"60s"`
+	CallerWait   time.Duration `env:"REFRESH_CALLER_WAIT" envDefault:"15s"`
+	Exchanges    int           `env:"REFRESH_EXCHANGES" envDefault:"8"`
+	Lease        time.Duration `env:"REFRESH_LEASE" envDefault:"180s"`
+	Dial         time.Duration `env:"REFRESH_DIAL" envDefault:"2s"`
+	TLS          time.Duration `env:"REFRESH_TLS" envDefault:"3s"`
+	Answer       time.Duration `env:"REFRESH_ANSWER" envDefault:"60s"`
+	Write        time.Duration `env:"REFRESH_WRITE" envDefault:"90s"`
+	Stall        time.Duration `env:"REFRESH_STALL" envDefault:"25s"`
+	SendGuard    time.Duration `env:"REFRESH_SEND_GUARD" envDefault:"5s"`
+	WriteAttempt time.Duration `env:"REFRESH_WRITE_ATTEMPT" envDefault:"10s"`
+	SaveFrom     time.Duration `env:"REFRESH_SAVE_FROM" envDefault:"50ms"`
+	SaveTo       time.Duration `env:"REFRESH_SAVE_TO" envDefault:"2s"`
+	PollFrom     time.Duration `env:"REFRESH_POLL_FROM" envDefault:"50ms"`
+	PollTo       time.Duration `env:"REFRESH_POLL_TO" envDefault:"400ms"`
+	BackoffFrom  time.Duration `env:"REFRESH_BACKOFF_FROM" envDefault:"1s"`
+	BackoffTo    time.Duration `env:"REFRESH_BACKOFF_TO" envDefault:"30s"`
+	BreakerAfter int           `env:"REFRESH_BREAKER_AFTER" envDefault:"3"`
+	BreakerSlow  time.Duration `env:"REFRESH_BREAKER_SLOW" envDefault:"5s"`
+	BreakerFrom  time.Duration `env:"REFRESH_BREAKER_FROM" envDefault:"5s"`
+	BreakerTo    time.Duration `env:"REFRESH_BREAKER_TO" envDefault:"30s"`
+	SuspectPause time.Duration `env:"REFRESH_SUSPECT_PAUSE" envDefault:"5s"`
+	Hold         time.Duration `env:"REFRESH_HOLD" envDefault:"30s"`
+	Leeway       time.Duration `env:"REFRESH_LEEWAY" envDefault:"0s"`
+	KeepAlive    time.Duration `env:"REFRESH_KEEP_ALIVE" envDefault:"1440h"` // 60 days
 }
 
 // settingNames are the variables that loadSettings reads; secret ones also as
@@ -51,13 +96,14 @@ type settings struct {
 func settingNames() (plain, secret []string) {
 	plain = []string{
 		"ENVIRONMENT", "LISTEN_ADDR", "PUBLIC_URL", "PRISMA_API_URL", "PRISMA_AUTH_URL",
-		"PRISMA_CLIENT_ID", "LOG_LEVEL", "TRUSTED_HOPS", "DRAIN_DELAY",
+		"PRISMA_CLIENT_ID", "SPOOL_DIR", "LOG_LEVEL", "TRUSTED_HOPS", "DRAIN_DELAY",
+		"LEDGER_RETENTION",
 	}
 	secret = []string{
 		"DATABASE_URL", "MIGRATE_DATABASE_URL", "DATABASE_DIRECT_URL",
 		"PRISMA_CLIENT_SECRET", "COOKIE_KEYS", "TOKEN_KEYSET",
 	}
-	return plain, secret
+	return append(plain, refreshNames()...), secret
 }
 
 // loadSettings reads the environment through getenv. An error names one variable
@@ -81,8 +127,10 @@ func loadSettings(getenv func(string) string) (settings, error) {
 	}
 	var s settings
 	if err := env.ParseWithOptions(&s, env.Options{Environment: values}); err != nil {
-		// The only two that are not text.
-		return settings{}, errors.New("TRUSTED_HOPS must be a whole number and DRAIN_DELAY a duration such as 5s")
+		return settings{}, describeParseError(err)
+	}
+	if err := s.Refresh.refuseZero(); err != nil {
+		return settings{}, err
 	}
 	// Past a pooler if there is a way: migrations run under a session lock.
 	s.MigrateDatabaseURL = cmp.Or(s.MigrateDatabaseURL, s.DatabaseDirectURL, s.DatabaseURL)
@@ -133,6 +181,12 @@ func (s settings) checkServe() error {
 	}
 	if s.DrainDelay < 0 || s.DrainDelay > time.Minute {
 		return errors.New("DRAIN_DELAY must be between 0s and 1m")
+	}
+	if err := s.Refresh.check(); err != nil {
+		return err
+	}
+	if s.LedgerRetention != 0 && s.LedgerRetention < leastLedgerRetention {
+		return errors.New("LEDGER_RETENTION must be 2160h or more: so long lives a refresh token")
 	}
 	if err := checkOrigin("PRISMA_API_URL", s.PrismaAPIURL, s.relaxed()); err != nil {
 		return err

@@ -55,6 +55,10 @@ type Config struct {
 	// Failed sign-ins are counted by it. Default: the peer's address.
 	IP func(*http.Request) netip.Addr
 
+	// Diagnose says how a connection is; *oauthflow.Flow has it. Default: the dashboard
+	// shows statuses and reasons alone.
+	Diagnose func(tenants.Connection) tenants.Diagnosis
+
 	// RequestID ties audit rows to the log. Default: none.
 	RequestID func(*http.Request) string
 

@@ -71,7 +71,7 @@ func newDashboard(t *testing.T) *dashboard {
 		t.Fatal(err)
 	}
 	server, err := admin.New(admin.Config{
-		Store: d.store, Pages: pages, Now: d.now(t), Origin: origin,
+		Store: d.store, Pages: pages, Now: d.now(t), Origin: origin, Diagnose: diagnose(d.store),
 		// Tests choose where they come from.
 		IP: func(r *http.Request) netip.Addr {
 			ip, err := netip.ParseAddr(r.Header.Get("X-Test-IP"))
@@ -310,6 +310,45 @@ func TestTenantsPage(t *testing.T) {
 	}
 	if got := words(doc.Find(".tiles")); got != "Active4 Suspect3 Needs reconnect2 Disconnected1" {
 		t.Errorf("totals = %q", got)
+	}
+}
+
+// diagnose is what a service says, which has something against the workspace wksp_3.
+func diagnose(store *tenants.Store) func(tenants.Connection) tenants.Diagnosis {
+	return func(c tenants.Connection) tenants.Diagnosis {
+		d := store.Diagnose(c, time.Time{})
+		if c.WorkspaceID == "wksp_3" {
+			d.Code, d.Message, d.Action = tenants.DiagnosisStopped, "Nothing is renewed.", tenants.ActionOperator
+		}
+		return d
+	}
+}
+
+func TestTenantPageDiagnoses(t *testing.T) {
+	t.Parallel()
+	d := newDashboard(t)
+	session, s := d.signIn(t), d.seed(t)
+	d.addConnections(t, &s, "active", "", 3)
+	d.addConnections(t, &s, "needs_reconnect", tenants.ReasonUnknown, 1)
+	doc := page(t, d.do(t, request{method: http.MethodGet, path: "/admin/tenants/" + s.tenant.ID.String(), session: session}))
+	said := map[string]string{}
+	doc.Find("section[aria-labelledby=connections] tbody tr").Each(func(_ int, row *goquery.Selection) {
+		user, _, _ := strings.Cut(words(row.Find("th")), "cnx_")
+		said[user] = words(row.Find("[data-label=Status]"))
+	})
+	for user, want := range map[string][]string{
+		"active user 1":          {"active"},
+		"active user 3":          {"active", "renewals stopped", "Nothing is renewed.", "You have to act."},
+		"needs_reconnect user 1": {"needs reconnect", "refresh outcome unknown", "The user has to connect again."},
+	} {
+		for _, text := range want {
+			if !strings.Contains(said[user], text) {
+				t.Errorf("the row of %s says %q, not %q", user, said[user], text)
+			}
+		}
+		if len(want) == 1 && said[user] != want[0] {
+			t.Errorf("the row of %s says %q, want %q alone", user, said[user], want[0])
+		}
 	}
 }
 

@@ -77,12 +77,25 @@ func (s *Server) showTenant(c echo.Context, admin tenants.Admin) error {
 		view.Keys = append(view.Keys, newKeyRow(k, s.Now()))
 	}
 	for _, x := range connections[:min(len(connections), maxListed)] {
-		view.Connections = append(view.Connections, web.AdminConnectionRow{
-			ID: x.ID.String(), UserID: x.UserID, WorkspaceID: x.WorkspaceID, WorkspaceName: x.WorkspaceName,
-			Status: string(x.Status), Reason: x.Reason, Since: x.StatusSince, CreatedAt: x.CreatedAt,
-		})
+		view.Connections = append(view.Connections, s.newConnectionRow(x))
 	}
 	return s.render(c, http.StatusOK, view)
+}
+
+func (s *Server) newConnectionRow(c tenants.Connection) web.AdminConnectionRow {
+	row := web.AdminConnectionRow{
+		ID: c.ID.String(), UserID: c.UserID, WorkspaceID: c.WorkspaceID, WorkspaceName: c.WorkspaceName,
+		Status: string(c.Status), Reason: c.Reason, Since: c.StatusSince, AccessUntil: c.UsableUntil(), CreatedAt: c.CreatedAt,
+	}
+	if s.Diagnose == nil {
+		return row
+	}
+	d := s.Diagnose(c)
+	row.Since = d.Since
+	if d.Action != tenants.ActionNone {
+		row.Reason, row.Message, row.Action = string(d.Code), d.Message, string(d.Action)
+	}
+	return row
 }
 
 func newKeyRow(k tenants.Key, now time.Time) web.AdminKeyRow {

@@ -104,8 +104,20 @@ func (w *World) Complete(t *testing.T, key, session, code, user string) Answer {
 type Connection struct {
 	ID, UserID, Status string
 	Workspace          struct{ ID, Name string }
-	Diagnosis          *struct{ Code, Message, Action string }
+	Diagnosis          Diagnosis
 	AccessUntil        time.Time
+}
+
+// Diagnosis is how a connection says that it is.
+type Diagnosis struct {
+	Code, Message, Action string
+	Since                 time.Time
+}
+
+// Check has a connection looked at.
+func (w *World) Check(t *testing.T, tenant Tenant, id string) Connection {
+	t.Helper()
+	return Data[Connection](t, w.Call(t, tenant.Key, http.MethodPost, "/v1/connections/"+id+"/check", nil))
 }
 
 // Connect takes a user of a tenant through the whole flow to a connection.

@@ -2,13 +2,16 @@ package apitest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"sync/atomic"
+	"syscall"
 	"testing"
 )
 
@@ -17,6 +20,31 @@ type wire struct {
 	url    string
 	record *record
 	next   atomic.Pointer[http.Handler]
+	hang   atomic.Pointer[chan struct{}] // token requests wait for its end, unprocessed
+	away   atomic.Bool                   // the token endpoint takes no connections
+}
+
+// TokensAway makes the token endpoint refuse connections, or take them again.
+func (w *World) TokensAway(away bool) { w.wire.away.Store(away) }
+
+// dial connects to the token endpoint.
+func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if w.away.Load() {
+		return nil, syscall.ECONNREFUSED
+	}
+	return (&net.Dialer{}).DialContext(ctx, network, address)
+}
+
+// HangTokens lets the token endpoint take requests and not answer, until the returned
+// function is called: then they are cut off, and nothing was done. It must be called.
+func (w *World) HangTokens() (release func()) {
+	gate := make(chan struct{})
+	w.wire.hang.Store(&gate)
+	return func() {
+		if w.wire.hang.CompareAndSwap(&gate, nil) {
+			close(gate)
+		}
+	}
 }
 
 func newWire(t *testing.T, r *record) *wire {
@@ -40,6 +68,10 @@ func (w *wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	if r.URL.Path == "/token" {
 		w.noteForm(r)
+		if gate := w.hang.Load(); gate != nil {
+			<-*gate
+			panic(http.ErrAbortHandler)
+		}
 	}
 	answer := httptest.NewRecorder()
 	(*next).ServeHTTP(answer, r)

@@ -50,6 +50,9 @@ type World struct {
 	Flow  *oauthflow.Flow
 	API   *httpapi.Server
 
+	// Refresher is what keeps the access tokens fresh.
+	Refresher *prisma.Refresher
+
 	// Tenant is a tenant with a key of all scopes; NewTenant makes more.
 	Tenant Tenant
 
@@ -62,7 +65,8 @@ type World struct {
 
 // options are what a test may change before the service starts.
 type options struct {
-	flow func(*oauthflow.Config)
+	flow    func(*oauthflow.Config)
+	refresh prisma.RefreshSettings
 }
 
 // Option changes how New builds the service.
@@ -71,6 +75,11 @@ type Option func(*options)
 // WithFlow changes the configuration of the connect flow.
 func WithFlow(change func(*oauthflow.Config)) Option {
 	return func(o *options) { o.flow = change }
+}
+
+// WithRefresh sets numbers of the refresh algorithm; zero fields keep their defaults.
+func WithRefresh(settings prisma.RefreshSettings) Option {
+	return func(o *options) { o.refresh = settings }
 }
 
 // New starts a World that ends, and is judged, with its test.
@@ -99,9 +108,9 @@ func (w *World) build(t *testing.T, o options) {
 	tokenPool, err := pgxpool.New(t.Context(), w.DB.AppURL+"&pool_max_conns=2")
 	check(t, err)
 	t.Cleanup(tokenPool.Close)
-	w.Store, err = tenants.NewStore(tenants.Config{Pool: w.DB.Pool, TokenPool: tokenPool, Keyset: keyset})
+	w.Store, err = tenants.NewStore(tenants.Config{Pool: w.DB.Pool, TokenPool: tokenPool, Keyset: keyset, Now: w.Now})
 	check(t, err)
-	oauth, err := prisma.NewOAuth(prisma.OAuthConfig{AuthURL: w.wire.url})
+	oauth, err := prisma.NewOAuth(prisma.OAuthConfig{AuthURL: w.wire.url, DialContext: w.wire.dial})
 	check(t, err)
 	w.transport = &http.Transport{DialContext: (&net.Dialer{}).DialContext, MaxIdleConnsPerHost: 64}
 	t.Cleanup(w.transport.CloseIdleConnections)
@@ -112,12 +121,14 @@ func (w *World) build(t *testing.T, o options) {
 		slog.NewJSONHandler(&w.record.raw, &slog.HandlerOptions{Level: slog.LevelDebug}),
 		slog.NewJSONHandler(&w.record.redacted, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: redact.New().Attr}),
 	))
-	refresher, err := prisma.NewRefresher(prisma.RefresherConfig{Exchanger: oauth, Now: w.Now, Logger: log})
+	w.Refresher, err = prisma.NewRefresher(prisma.RefresherConfig{
+		Exchanger: oauth, Settings: o.refresh, Now: w.Now, Logger: log,
+	})
 	check(t, err)
-	caller := prisma.NewCaller(client, refresher)
+	caller := prisma.NewCaller(client, w.Refresher)
 	flow := oauthflow.Config{
 		Store: w.Store, OAuth: oauth, API: client, Caller: caller, Cookies: cookies,
-		PublicURL: PublicURL, Now: w.Now, Logger: log,
+		PublicURL: PublicURL, Now: w.Now, Logger: log, Refresher: w.Refresher,
 	}
 	if o.flow != nil {
 		o.flow(&flow)
@@ -135,7 +146,7 @@ func (w *World) build(t *testing.T, o options) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
 		defer cancel()
-		if err := errors.Join(w.Flow.Wait(ctx), refresher.Wait(ctx)); err != nil {
+		if err := errors.Join(w.Flow.Wait(ctx), w.Refresher.Wait(ctx)); err != nil {
 			t.Errorf("left running: %v", err)
 		}
 	})

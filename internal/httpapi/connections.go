@@ -23,13 +23,13 @@ type connectionBody struct {
 	UserID      string            `json:"userId"`
 	Workspace   workspaceBody     `json:"workspace"`
 	Status      string            `json:"status"`
-	Diagnosis   *diagnosis        `json:"diagnosis"` // null while nothing is wrong
+	Diagnosis   diagnosis         `json:"diagnosis"`
 	AccessUntil time.Time         `json:"accessUntil"`
 	Metadata    map[string]string `json:"metadata"`
 	CreatedAt   time.Time         `json:"createdAt"`
 }
 
-// diagnosis says what is wrong with a connection and who has to act.
+// diagnosis says how a connection is and who has to act.
 type diagnosis struct {
 	Code    string    `json:"code"`
 	Message string    `json:"message"`
@@ -37,37 +37,18 @@ type diagnosis struct {
 	Since   time.Time `json:"since"`
 }
 
-func newConnectionBody(c tenants.Connection) connectionBody {
+func (s *Server) newConnectionBody(c tenants.Connection) connectionBody {
+	d := s.cfg.Flow.Diagnose(c)
 	body := connectionBody{
 		ID: c.ID.String(), UserID: c.UserID, Workspace: workspaceBody{ID: c.WorkspaceID, Name: c.WorkspaceName},
-		Status: string(c.Status), Diagnosis: diagnose(c), AccessUntil: c.AccessUntil.UTC(),
-		Metadata: c.Metadata, CreatedAt: c.CreatedAt.UTC(),
+		Status:      string(c.Status),
+		Diagnosis:   diagnosis{Code: string(d.Code), Message: d.Message, Action: string(d.Action), Since: d.Since.UTC()},
+		AccessUntil: c.UsableUntil().UTC(), Metadata: c.Metadata, CreatedAt: c.CreatedAt.UTC(),
 	}
 	if body.Metadata == nil {
 		body.Metadata = map[string]string{}
 	}
 	return body
-}
-
-func diagnose(c tenants.Connection) *diagnosis {
-	d := &diagnosis{Code: c.Reason, Since: c.StatusSince.UTC()}
-	switch c.Status {
-	case tenants.ConnectionActive:
-		return nil
-	case tenants.ConnectionSuspect:
-		d.Code = "refresh_unconfirmed"
-		d.Message = "A refresh of this connection ended without an answer; it works until its access token ends and is tried again then."
-		d.Action = "none"
-	case tenants.ConnectionDisconnected:
-		d.Code, d.Message, d.Action = "disconnected", "This connection was ended.", "connect"
-	case tenants.ConnectionNeedsReconnect:
-		d.Action = "reconnect"
-		d.Message = "Prisma no longer accepts this connection; the user has to connect again."
-		if c.Reason == tenants.ReasonNoRefreshToken {
-			d.Message = "The grant came without a refresh token and has ended; the user has to connect again."
-		}
-	}
-	return d
 }
 
 // listConnections serves GET /v1/connections?userId=&workspaceId=&status=&cursor=&limit=.
@@ -86,7 +67,7 @@ func (s *Server) listConnections(c echo.Context) error {
 	}
 	bodies := make([]connectionBody, 0, len(found))
 	for _, one := range found {
-		bodies = append(bodies, newConnectionBody(one))
+		bodies = append(bodies, s.newConnectionBody(one))
 	}
 	next := ""
 	if more {
@@ -139,7 +120,26 @@ func (s *Server) getConnection(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return send(c, http.StatusOK, newConnectionBody(connection))
+	return send(c, http.StatusOK, s.newConnectionBody(connection))
+}
+
+// checkConnection serves POST /v1/connections/:connection/check.
+func (s *Server) checkConnection(c echo.Context) error {
+	if _, err := query(c); err != nil {
+		return err
+	}
+	if err := noBody(c); err != nil {
+		return err
+	}
+	id, err := connectionID(c)
+	if err != nil {
+		return err
+	}
+	connection, err := s.cfg.Flow.Check(c.Request().Context(), actorOf(c), callerOf(c).Tenant.ID, id)
+	if err != nil {
+		return err
+	}
+	return send(c, http.StatusOK, s.newConnectionBody(connection))
 }
 
 // disconnectedBody says what disconnecting did and what it left.

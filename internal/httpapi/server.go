@@ -80,6 +80,7 @@ func (s *Server) routes() {
 	api.POST("/connect-sessions/:session/complete", s.completeSession, s.scope(tenants.ScopeConnect))
 	api.GET("/connections", s.listConnections, s.scope(tenants.ScopeRead))
 	api.GET("/connections/:connection", s.getConnection, s.scope(tenants.ScopeRead))
+	api.POST("/connections/:connection/check", s.checkConnection, s.scope(tenants.ScopeRead))
 	api.DELETE("/connections/:connection", s.deleteConnection, s.scope(tenants.ScopeWrite))
 	api.GET("/connections/:connection/projects", s.listProjects, s.scope(tenants.ScopeRead))
 	api.POST("/connections/:connection/projects", s.createProject, s.scope(tenants.ScopeWrite))

@@ -149,7 +149,7 @@ func (s *Server) completeSession(c echo.Context) error {
 	if err != nil {
 		return explainChange(err)
 	}
-	return send(c, http.StatusOK, newConnectionBody(connection))
+	return send(c, http.StatusOK, s.newConnectionBody(connection))
 }
 
 // explainChange names both workspaces and the way to try again.

@@ -6,6 +6,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,8 @@ import (
 type Store interface {
 	SweepSessions(ctx context.Context) (int, error)
 	EraseSecrets(ctx context.Context) (int, error)
+	CheckpointLedger(ctx context.Context, retention time.Duration) ([]tenants.LedgerCheckpoint, error)
+	FoldLedger(ctx context.Context, retention time.Duration) (int64, error)
 }
 
 // Workspaces reads workspace names; *oauthflow.Flow implements it.
@@ -39,11 +42,20 @@ type Config struct {
 	Workspaces Workspaces
 	Logger     *slog.Logger
 
+	// KeepAlive looks after the connections that nobody calls. Default: nobody does.
+	KeepAlive *KeepAlive
+
 	// PollOnly works without LISTEN, as behind a pooler in transaction mode.
 	PollOnly bool
 	// SweepEvery is how often overdue sessions are looked for; secrets to erase are
 	// looked for a quarter as often. Default 15 s.
 	SweepEvery time.Duration
+	// CheckpointEvery is how often the refresh ledger is checkpointed; its old rows are
+	// folded a sixth as often. Default 10 min.
+	CheckpointEvery time.Duration
+	// LedgerRetention is how old a row of the refresh ledger gets before it is folded.
+	// Default 90 days, the life of a refresh token.
+	LedgerRetention time.Duration
 }
 
 // Runner works the jobs of one replica.
@@ -56,6 +68,8 @@ func New(cfg Config) (*Runner, error) {
 	if cfg.SweepEvery == 0 {
 		cfg.SweepEvery = 15 * time.Second
 	}
+	cfg.CheckpointEvery = cmp.Or(cfg.CheckpointEvery, 10*time.Minute)
+	cfg.LedgerRetention = cmp.Or(cfg.LedgerRetention, 90*24*time.Hour)
 	workers := river.NewWorkers()
 	if err := river.AddWorkerSafely(workers, &sweepSessions{store: cfg.Store}); err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)
@@ -65,6 +79,21 @@ func New(cfg Config) (*Runner, error) {
 	}
 	if err := river.AddWorkerSafely(workers, &nameWorkspace{workspaces: cfg.Workspaces}); err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)
+	}
+	if err := addLedgerWorkers(workers, cfg); err != nil {
+		return nil, fmt.Errorf("jobs: %w", err)
+	}
+	periodic := []*river.PeriodicJob{
+		every(cfg.SweepEvery, tenants.SweepSessionsJob{}),
+		every(4*cfg.SweepEvery, tenants.EraseSecretsJob{}),
+		every(cfg.CheckpointEvery, tenants.CheckpointLedgerJob{}),
+		every(6*cfg.CheckpointEvery, tenants.FoldLedgerJob{}),
+	}
+	if cfg.KeepAlive != nil {
+		if err := river.AddWorkerSafely(workers, &keepAlive{KeepAlive: cfg.KeepAlive}); err != nil {
+			return nil, fmt.Errorf("jobs: %w", err)
+		}
+		periodic = append(periodic, every(cfg.KeepAlive.cfg.Every, tenants.KeepAliveJob{}))
 	}
 	client, err := river.NewClient(riverpgxv5.New(cfg.Pool), &river.Config{
 		Schema:        migrations.RiverSchema,
@@ -77,10 +106,7 @@ func New(cfg Config) (*Runner, error) {
 		ErrorHandler:  &failures{log: cfg.Logger},
 		// River would reindex its tables each night, which only their owner may.
 		ReindexerIndexNames: []string{},
-		PeriodicJobs: []*river.PeriodicJob{
-			every(cfg.SweepEvery, tenants.SweepSessionsJob{}),
-			every(4*cfg.SweepEvery, tenants.EraseSecretsJob{}),
-		},
+		PeriodicJobs:        periodic,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)

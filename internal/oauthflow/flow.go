@@ -33,6 +33,9 @@ type Store interface {
 	PrismaConnection(tenant tenants.TenantID, id tenants.ConnectionID) prisma.Connection
 	GrantIsShared(ctx context.Context, c tenants.Connection) (bool, error)
 	Disconnect(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, id tenants.ConnectionID) (tenants.Connection, error)
+	BeginCheck(ctx context.Context, tenant tenants.TenantID, id tenants.ConnectionID) (tenants.Connection, bool, error)
+	EndCheck(ctx context.Context, by tenants.Actor, checked tenants.Connection, found tenants.Finding) (tenants.Connection, error)
+	Diagnose(c tenants.Connection, endpointDown time.Time) tenants.Diagnosis
 }
 
 // TokenEndpoint makes authorization URLs and code exchanges; *prisma.OAuth
@@ -44,7 +47,8 @@ type TokenEndpoint interface {
 	Issuer() string
 }
 
-// Config is what a Flow rests on. Everything but the durations is required.
+// Config is what a Flow rests on. Everything but the durations and the
+// refresher is required.
 type Config struct {
 	Store     Store
 	OAuth     TokenEndpoint
@@ -54,6 +58,10 @@ type Config struct {
 	PublicURL string               // this service's origin as browsers see it, no trailing slash
 	Now       func() time.Time
 	Logger    *slog.Logger
+
+	// Refresher tells whether the token endpoint is left alone; *prisma.Refresher
+	// implements it. Default: diagnoses go by what is stored alone.
+	Refresher interface{ State() prisma.RefresherState }
 
 	// CompletionWait is how long a completion waits for Prisma before the caller is
 	// told to come back; the exchange goes on. Default 15 s.

@@ -52,17 +52,29 @@ type Connection struct {
 	Metadata      map[string]string
 	Generation    int64
 	CreatedAt     time.Time
+	Signs         Signs // what Diagnose goes by
 }
 
 const selectConnection = `
 	SELECT id, tenant_id, user_id, workspace_id, workspace_name, oauth_client_id, status, coalesce(status_reason, ''),
-	       status_since, access_expires_at, metadata, generation, created_at
+	       status_since, access_expires_at, metadata, generation, created_at,
+	       app.now(), access_issued_at, refresh_token_sealed IS NOT NULL, intent_generation IS NOT NULL,
+	       coalesce(lease_until > app.now(), false),
+	       coalesce((SELECT t.oauth_client_id FROM tenants t WHERE t.id = tenant_id), ''),
+	       (SELECT t.updated_at FROM tenants t WHERE t.id = tenant_id),
+	       CASE WHEN failing_generation = generation THEN failing_since END, refresh_not_before,
+	       coalesce(failing_outcome = 'misconfigured', false),
+	       CASE WHEN check_generation = generation THEN checked_at END, coalesce(check_finding, 'nothing')
 	FROM connections`
 
 func scanConnection(row pgx.CollectableRow) (Connection, error) {
 	var c Connection
+	var failing, failed, checked *time.Time
 	err := row.Scan(&c.ID, &c.Tenant, &c.UserID, &c.WorkspaceID, &c.WorkspaceName, &c.ClientID, &c.Status, &c.Reason,
-		&c.StatusSince, &c.AccessUntil, &c.Metadata, &c.Generation, &c.CreatedAt)
+		&c.StatusSince, &c.AccessUntil, &c.Metadata, &c.Generation, &c.CreatedAt,
+		&c.Signs.ReadAt, &c.Signs.IssuedAt, &c.Signs.Renewable, &c.Signs.Exchange, &c.Signs.Leased, &c.Signs.Client,
+		&c.Signs.TenantChangedAt, &failing, &failed, &c.Signs.Misconfigured, &checked, &c.Signs.Finding)
+	c.Signs.FailingSince, c.Signs.FailedAt, c.Signs.CheckedAt = orZero(failing), orZero(failed), orZero(checked)
 	return c, err
 }
 
@@ -205,6 +217,9 @@ func (s *Store) storeGrant(ctx context.Context, tx pgx.Tx, by Actor, x Session, 
 		return Connection{}, err
 	}
 	if exists {
+		if err := s.catchUpBefore(ctx, tx, chain{x.Tenant, target.ID}); err != nil {
+			return Connection{}, err
+		}
 		_, err = tx.Exec(ctx, `
 			UPDATE connections SET generation = $3, access_token_sealed = $4, refresh_token_sealed = $5,
 				access_issued_at = $6, access_expires_at = $7, oauth_client_id = $8,
@@ -224,6 +239,9 @@ func (s *Store) storeGrant(ctx context.Context, tx pgx.Tx, by Actor, x Session, 
 	}
 	if err != nil {
 		return Connection{}, fmt.Errorf("store grant: %w", err)
+	}
+	if err := s.storeInLedger(ctx, tx, chain{x.Tenant, target.ID}, generation, grant.Refresh); err != nil {
+		return Connection{}, err
 	}
 	_, err = tx.Exec(ctx, `
 		UPDATE connect_sessions SET status = 'connected', result_connection_id = $3, finished_at = app.now()

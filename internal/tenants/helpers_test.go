@@ -202,9 +202,10 @@ func (s *service) connect(t *testing.T, tenant tenants.TenantID, user string, pa
 	return c
 }
 
-// rows is all that is stored of a tenant.
+// rows is all that is stored of a tenant, also by what follows its saves.
 func (s *service) rows(t *testing.T, tenant tenants.TenantID) []string {
 	t.Helper()
+	ok(t, s.Wait(t.Context()))
 	var rows []string
 	for _, table := range list[string](t, s, `SELECT a.attrelid::regclass::text FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 		WHERE a.attname = 'tenant_id' AND c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace ORDER BY 1`) {

@@ -42,6 +42,7 @@ const (
 	EventReconnected        = "connection.reconnected"
 	EventNeedsReconnect     = "connection.needs_reconnect"
 	EventDisconnected       = "connection.disconnected"
+	auditConfirmed          = "connection.confirmed"
 	EventDatabaseCreated    = "database.created"
 	EventDatabaseDeleted    = "database.deleted"
 	EventProjectCreated     = "project.created"

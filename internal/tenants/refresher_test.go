@@ -39,6 +39,12 @@ func startTokenEndpoint(t *testing.T, live string) *tokenEndpoint {
 
 func (e *tokenEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	presented := r.FormValue("refresh_token")
+	if presented == "" { // it only asks whether anybody is there
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write([]byte(`{"error": "invalid_request"}`))
+		return
+	}
 	e.mu.Lock()
 	e.asked++
 	if e.used[presented] {

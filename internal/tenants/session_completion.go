@@ -26,7 +26,8 @@ type Return struct {
 // and returns the completion code, which is kept as a hash; with
 // CompletionAutomatic it moves straight to completing and returns "".
 //
-// fault.NotFound: not started, already consumed, too late, or another state.
+// fault.NotFound: not started, already consumed, too late, or another state. With
+// CompletionAutomatic also ErrFenced; the session stays started.
 func (s *Store) ReturnSession(ctx context.Context, by Actor, x Session, back Return) (string, error) {
 	hash := sha256.Sum256([]byte(back.State))
 	completionCode, status := RandomToken(), SessionReturned
@@ -47,6 +48,11 @@ func (s *Store) ReturnSession(ctx context.Context, by Actor, x Session, back Ret
 		completionCode, status, codeSealed, verifierSealed, completionHash = "", SessionCompleting, nil, nil, nil
 	}
 	err = s.inTenant(ctx, x.Tenant, func(tx pgx.Tx) error {
+		if status == SessionCompleting { // the code is sent next
+			if _, err := s.admit(ctx, tx); err != nil {
+				return err
+			}
+		}
 		tag, err := tx.Exec(ctx, `
 			UPDATE connect_sessions SET status = $4, returned_at = app.now(),
 				code_sealed = $5, verifier_sealed = $6, completion_code_hash = $7,
@@ -122,7 +128,7 @@ type Completing struct {
 // Errors: fault.NotFound, no such session or another code; fault.Conflict, the
 // user has not come back yet, or it is another user; fault.Expired, too late;
 // fault.CompletionInProgress; fault.RestartConnect, the session ended without a
-// connection.
+// connection; ErrFenced, and the code stays where it is.
 func (s *Store) ClaimCompletion(ctx context.Context, by Actor, tenant TenantID, id SessionID, code, userID string,
 ) (Completing, error) {
 	hashes, err := s.keyset.Fingerprints(completionPurpose, code)
@@ -221,6 +227,9 @@ func (s *Store) noteLateCompletion(ctx context.Context, tx pgx.Tx, x Session) er
 }
 
 func (s *Store) takeCode(ctx context.Context, tx pgx.Tx, by Actor, x Session) (Completing, error) {
+	if _, err := s.admit(ctx, tx); err != nil {
+		return Completing{}, err
+	}
 	code, err := s.keyset.Open(x.codeSealed, sessionPlace(x, "code"))
 	if err != nil {
 		return Completing{}, err

@@ -34,6 +34,32 @@ type Config struct {
 	// their own; nil when the installation has none.
 	SharedClient *OAuthClient
 
+	// Replica tells this process from the others in the refresh ledger. Default: a
+	// random id.
+	Replica uuid.UUID
+
+	// Environment is what this process was started for. A database that was made for
+	// another one gets no token request. Default: not compared.
+	Environment string
+
+	// Hold is how long a refresh token whose fate is unknown waits, after this process
+	// was started, after it found the database away, and after the database was
+	// started, for whoever has its successor to save that first; and how long a
+	// failover is watched before token requests go on. Default 0: no time at all.
+	Hold time.Duration
+
+	// Leeway is how long the authorization server surely takes a used refresh token
+	// once more. With it the open intent of a replica that stopped beating is
+	// presented again at once. Default 0: it takes none.
+	Leeway time.Duration
+
+	// Now is this process's clock, whose values must be monotonic. Required with Hold.
+	Now func() time.Time
+
+	// Logger gets one record each time that token requests are stopped or go on.
+	// Default: none.
+	Logger *slog.Logger
+
 	// LeaseFor is how long a refresh lease lasts by the database's clock; it must
 	// exceed connecting, answering, saving and a stall together. Default 180 s.
 	LeaseFor time.Duration
@@ -46,16 +72,27 @@ type Store struct {
 	keyset    *sealing.Keyset
 	shared    *OAuthClient
 	leaseFor  time.Duration
+	replica   uuid.UUID
+	leeway    time.Duration
+	fence     *fence
 	jobs      *river.Client[pgx.Tx] // only inserts
+
+	behindSaves afterwards
 }
 
 // NewStore returns a Store over those pools.
 func NewStore(cfg Config) (*Store, error) {
 	s := &Store{
 		pool: cfg.Pool, tokenPool: cfg.TokenPool, keyset: cfg.Keyset,
-		shared: cfg.SharedClient, leaseFor: cfg.LeaseFor,
+		shared: cfg.SharedClient, leaseFor: cfg.LeaseFor, replica: cfg.Replica, leeway: cfg.Leeway,
+	}
+	if s.replica == uuid.Nil {
+		s.replica = uuid.New()
 	}
 	var err error
+	if s.fence, err = newFence(cfg); err != nil {
+		return nil, err
+	}
 	s.jobs, err = river.NewClient(riverpgxv5.New(cfg.Pool), &river.Config{
 		Schema: migrations.RiverSchema, Logger: slog.New(slog.DiscardHandler),
 	})
@@ -71,23 +108,33 @@ func NewStore(cfg Config) (*Store, error) {
 	return s, nil
 }
 
+// inTx runs fn in a transaction on the pool that serves everything but token saves,
+// and notices when the database is away.
+func (s *Store) inTx(ctx context.Context, scope postgres.Scope, fn func(tx pgx.Tx) error) error {
+	err := postgres.InTx(ctx, s.pool, scope, fn)
+	s.fence.notice(err)
+	return err
+}
+
 // inTenant runs fn in a transaction that sees that tenant's rows only.
 func (s *Store) inTenant(ctx context.Context, tenant TenantID, fn func(tx pgx.Tx) error) error {
-	return postgres.InTx(ctx, s.pool, postgres.Scope{Tenant: tenant.UUID}, fn)
+	return s.inTx(ctx, postgres.Scope{Tenant: tenant.UUID}, fn)
 }
 
 // inOperator runs fn in a transaction that sees every tenant's rows.
 func (s *Store) inOperator(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	return postgres.InTx(ctx, s.pool, postgres.Scope{Operator: true}, fn)
+	return s.inTx(ctx, postgres.Scope{Operator: true}, fn)
 }
 
 // read runs one query of that tenant in one round trip.
 func (s *Store) read(ctx context.Context, tenant TenantID, collect func(rows pgx.Rows) error, sql string, args ...any) error {
-	return postgres.Read(ctx, s.pool, postgres.Scope{Tenant: tenant.UUID}, collect, sql, args...)
+	err := postgres.Read(ctx, s.pool, postgres.Scope{Tenant: tenant.UUID}, collect, sql, args...)
+	s.fence.notice(err)
+	return err
 }
 
 // inNobody runs fn in a transaction that sees no tenant's rows: only the
 // look-ups that find one work there.
 func (s *Store) inNobody(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	return postgres.InTx(ctx, s.pool, postgres.Scope{Tenant: uuid.Nil}, fn)
+	return s.inTx(ctx, postgres.Scope{Tenant: uuid.Nil}, fn)
 }

@@ -46,6 +46,10 @@ func (s *service) furnish(t *testing.T, name string) furnished {
 		Connection: f.connection.ID, Kind: tenants.OperationCreateProject, Key: "key", Lease: time.Minute,
 	})
 	ok(t, err)
+	_, err = s.CheckpointLedger(ctx, time.Hour)
+	ok(t, err)
+	_, err = s.FoldLedger(ctx, 0)
+	ok(t, err)
 	return f
 }
 
@@ -69,6 +73,9 @@ func TestRowLevelSecurity(t *testing.T) {
 	t.Parallel()
 	s := openService(t)
 	a, b := s.furnish(t, "Acme"), s.furnish(t, "Bolt")
+	for _, f := range []furnished{a, b} { // whose ledgers are folded
+		s.connect(t, f.tenant, "another user", s.pair(t, f.tenant.String(), "wksp_1"))
+	}
 	before := s.rows(t, b.tenant)
 	for table, column := range s.tenantTables(t) {
 		mine := one[int](t, s, fmt.Sprintf(`SELECT count(*) FROM %s WHERE %s = $1`, table, column), a.tenant)

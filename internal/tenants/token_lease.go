@@ -19,6 +19,10 @@ import (
 // end an access token that still works.
 const suspectMargin = 60 * time.Second
 
+// forcedPause is how far apart refreshes are that the API's refusals force, on all
+// replicas together. After one that succeeded the age of the new pair sees to that.
+const forcedPause = 60 * time.Second
+
 // claimScope bounds what a claim may wait: a lock that is not free within a
 // second belongs to somebody who is about to say that there is nothing to do.
 func (t *TokenStorage) claimScope() postgres.Scope {
@@ -31,11 +35,15 @@ func (t *TokenStorage) claimScope() postgres.Scope {
 // writable. The lease lasts by the database's clock and holds no connection.
 //
 // An intent that outlived its lease makes the connection suspect: nobody knows
-// whether its refresh token was spent. It is presented once more, and late.
+// whether its refresh token was spent. It is presented once more, and late, or at
+// once while the authorization server's leeway lasts and the intent's owner is dead;
+// but never while there may be somebody who has its successor and could not save it.
+//
+// A database that may be a copy, or may have lost writes, gives an ErrFenced.
 func (t *TokenStorage) Claim(ctx context.Context, refused prisma.Tokens) (prisma.Claim, error) {
 	var claim prisma.Claim
 	var dead error
-	err := postgres.InTx(ctx, t.store.pool, t.claimScope(), func(tx pgx.Tx) error {
+	err := t.store.inTx(ctx, t.claimScope(), func(tx pgx.Tx) error {
 		row, err := t.read(ctx, tx, "FOR UPDATE")
 		if err != nil {
 			return err
@@ -51,8 +59,24 @@ func (t *TokenStorage) Claim(ctx context.Context, refused prisma.Tokens) (prisma
 		over := !row.tokens.ExpiresAt.Add(-suspectMargin).After(now)
 		if !refused.ExpiresAt.After(refused.ReadAt) {
 			over = true // the API refused it: there is no life left that a replay could end
+			claim.Forced = row.tokens.ExpiresAt.After(now)
 		}
-		if row.leaseUntil != nil && row.leaseUntil.After(now) {
+		running := row.leaseUntil != nil && row.leaseUntil.After(now)
+		if running && t.store.leeway == 0 {
+			claim.Held = true
+			return nil
+		}
+		seen, err := t.store.admit(ctx, tx)
+		if err != nil {
+			return err
+		}
+		hold := t.store.fence.holding(seen)
+		if !hold {
+			if claim.SendWithin, err = t.inLeeway(ctx, tx, row, now); err != nil {
+				return err
+			}
+		}
+		if running && claim.SendWithin == 0 {
 			claim.Held = true
 			return nil
 		}
@@ -61,17 +85,19 @@ func (t *TokenStorage) Claim(ctx context.Context, refused prisma.Tokens) (prisma
 		}
 		lateRetry := row.intentGeneration != nil
 		switch {
+		case lateRetry && hold:
+			return t.suspect(ctx, tx)
 		case lateRetry && row.lateRetry != nil && *row.lateRetry == row.tokens.Generation:
 			// Its one late retry was lost too, with the process that made it.
 			dead = fault.New(fault.ReconnectRequired, "The user has to connect again.", nil)
 			return t.needReconnect(ctx, tx, row.tokens.Generation, ReasonUnknown)
-		case lateRetry && !over:
+		case lateRetry && !over && claim.SendWithin == 0:
 			return t.suspect(ctx, tx)
 		case row.notBefore != nil && row.notBefore.After(now):
 			return nil
 		}
-		claim.Due, claim.Taken = true, now.Truncate(time.Microsecond)
-		return t.writeIntent(ctx, tx, claim, lateRetry)
+		claim.Due, claim.Late, claim.Taken = true, lateRetry, now.Truncate(time.Microsecond)
+		return t.writeIntent(ctx, tx, row.ledger, claim, lateRetry)
 	})
 	if err == nil {
 		err = dead
@@ -101,16 +127,21 @@ func (t *TokenStorage) suspect(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-func (t *TokenStorage) writeIntent(ctx context.Context, tx pgx.Tx, claim prisma.Claim, lateRetry bool) error {
-	_, err := tx.Exec(ctx, `
+// writeIntent writes the intent and its row of the refresh ledger in one round trip.
+func (t *TokenStorage) writeIntent(ctx context.Context, tx pgx.Tx, ledger ledgerHead, claim prisma.Claim, lateRetry bool) error {
+	var batch pgx.Batch
+	batch.Queue(`
 		UPDATE connections SET lease_id = $3, lease_until = $4::timestamptz + $5, intent_generation = generation,
-			intent_at = $4, refresh_not_before = NULL,
+			intent_at = $4, lease_owner = $7, refresh_not_before = NULL,
 			late_retry_generation = CASE WHEN $6 THEN generation ELSE late_retry_generation END,
 			status = CASE WHEN $6 THEN 'suspect' ELSE status END,
 			status_since = CASE WHEN $6 AND status = 'active' THEN app.now() ELSE status_since END
 		WHERE tenant_id = $1 AND id = $2`,
-		t.tenant, t.id, newID(), claim.Taken, t.store.leaseFor, lateRetry)
-	if err != nil {
+		t.tenant, t.id, newID(), claim.Taken, t.store.leaseFor, lateRetry, t.store.replica)
+	if err := t.beginInLedger(ctx, tx, ledger, claim, lateRetry, &batch); err != nil {
+		return err
+	}
+	if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
 		return fmt.Errorf("write refresh intent: %w", err)
 	}
 	return nil
@@ -128,7 +159,7 @@ func (t *TokenStorage) Save(ctx context.Context, claim prisma.Claim, fresh prism
 		return err
 	}
 	scope := postgres.Scope{Tenant: t.tenant.UUID, Lock: 5 * time.Second, Statement: 10 * time.Second}
-	return postgres.InTx(ctx, t.store.tokenPool, scope, func(tx pgx.Tx) error {
+	err = postgres.InTx(ctx, t.store.tokenPool, scope, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
 			UPDATE connections SET generation = $4, access_token_sealed = $5, refresh_token_sealed = $6,
 				access_issued_at = $7, access_expires_at = $8,
@@ -161,17 +192,25 @@ func (t *TokenStorage) Save(ctx context.Context, claim prisma.Claim, fresh prism
 		}
 		return prisma.ErrSuperseded
 	})
+	if t.store.fence.notice(err); err == nil {
+		t.store.fence.saved(written{tenant: t.tenant.UUID, connection: t.id.UUID, generation: next})
+	}
+	t.noteSave(ctx, claim, fresh.Refresh, err)
+	return err
 }
 
 // Settle implements prisma.RefreshLease. The lease is told from a later one by
 // the time it was taken.
 func (t *TokenStorage) Settle(ctx context.Context, claim prisma.Claim, outcome prisma.Outcome) error {
-	return postgres.InTx(ctx, t.store.pool, t.claimScope(), func(tx pgx.Tx) error {
+	return t.store.inTx(ctx, t.claimScope(), func(tx pgx.Tx) error {
+		if err := t.endInLedger(ctx, tx, claim, outcomeEntry(outcome)); err != nil {
+			return err
+		}
 		switch outcome {
 		case prisma.InvalidGrant:
 			return t.needReconnect(ctx, tx, claim.Current.Generation, ReasonRefused)
 		case prisma.NotSent, prisma.Misconfigured:
-			return t.release(ctx, tx, claim)
+			return t.release(ctx, tx, claim, outcome)
 		case prisma.Unknown:
 		}
 		return t.leaveOpen(ctx, tx, claim)
@@ -180,19 +219,25 @@ func (t *TokenStorage) Settle(ctx context.Context, claim prisma.Claim, outcome p
 
 // release gives back a lease whose refresh token was not spent. The back-off is
 // 1 to 5 s, on every replica, and the refresher's own grows to 30 s, so that an
-// endpoint in trouble is not met by every caller. A late retry gets its chance
+// endpoint in trouble is not met by every caller. After a refresh that a refused access
+// token had forced it is a minute, or a 401 would be a loop. A late retry gets its chance
 // again, and the intent before it stays open. A release that is repeated finds no
 // lease and changes nothing: it could not tell any more that there was an intent
-// before.
-func (t *TokenStorage) release(ctx context.Context, tx pgx.Tx, claim prisma.Claim) error {
+// before. The row keeps since when it has been going wrong, for the diagnosis.
+func (t *TokenStorage) release(ctx context.Context, tx pgx.Tx, claim prisma.Claim, outcome prisma.Outcome) error {
 	backOff := time.Second + rand.N(4*time.Second) //nolint:gosec // jitter, not a secret
+	if claim.Forced {
+		backOff = forcedPause
+	}
 	_, err := tx.Exec(ctx, `
 		UPDATE connections SET lease_id = NULL, lease_until = NULL,
 			intent_generation = CASE WHEN late_retry_generation = generation THEN intent_generation END,
 			intent_at = CASE WHEN late_retry_generation = generation THEN intent_at END,
-			late_retry_generation = NULL, refresh_not_before = app.now() + $5
+			late_retry_generation = NULL, refresh_not_before = app.now() + $5,
+			failing_since = CASE WHEN failing_generation = generation THEN failing_since ELSE app.now() END,
+			failing_generation = generation, failing_outcome = $6
 		WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND intent_at = $4 AND lease_id IS NOT NULL`,
-		t.tenant, t.id, claim.Current.Generation, claim.Taken, backOff)
+		t.tenant, t.id, claim.Current.Generation, claim.Taken, backOff, outcome.String())
 	if err != nil {
 		return fmt.Errorf("release refresh lease: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/connect-prisma/server/internal/fault"
@@ -35,7 +36,7 @@ func (s *Store) TokensOf(tenant TenantID, id ConnectionID) *TokenStorage {
 // PrismaConnection is a connection as package prisma refreshes it.
 func (s *Store) PrismaConnection(tenant TenantID, id ConnectionID) prisma.Connection {
 	storage := s.TokensOf(tenant, id)
-	return prisma.Connection{Key: id.String(), Storage: storage, Client: storage.client}
+	return prisma.Connection{Key: id.String(), Share: tenant.String(), Storage: storage, Client: storage.client}
 }
 
 // client returns the OAuth client that the connection's grant was given to. If
@@ -72,8 +73,11 @@ type tokenRow struct {
 	tokens           prisma.Tokens
 	leaseUntil       *time.Time
 	intentGeneration *int64
+	intentAt         *time.Time
+	leaseOwner       *uuid.UUID
 	lateRetry        *int64
 	notBefore        *time.Time
+	ledger           ledgerHead // with a lock only
 }
 
 // read loads the pair. With a lock the clock is read again once it was granted,
@@ -85,9 +89,8 @@ func (t *TokenStorage) read(ctx context.Context, tx pgx.Tx, lock string) (tokenR
 	}
 	row, err := t.collect(rows)
 	if err == nil && lock != "" {
-		if err := tx.QueryRow(ctx, `SELECT app.wall_clock()`).Scan(&row.tokens.ReadAt); err != nil {
-			return tokenRow{}, fmt.Errorf("read clock: %w", err)
-		}
+		row.ledger, err = t.chain().readLedgerHead(ctx, tx)
+		row.tokens.ReadAt = row.ledger.now
 	}
 	return row, err
 }
@@ -95,7 +98,7 @@ func (t *TokenStorage) read(ctx context.Context, tx pgx.Tx, lock string) (tokenR
 //nolint:gosec // G101: columns, no credentials
 const selectTokens = `
 	SELECT status, workspace_id, generation, access_token_sealed, refresh_token_sealed, access_issued_at,
-	       access_expires_at, lease_until, intent_generation, late_retry_generation, refresh_not_before,
+	       access_expires_at, lease_until, intent_generation, intent_at, lease_owner, late_retry_generation, refresh_not_before,
 	       app.wall_clock()
 	FROM connections WHERE tenant_id = $1 AND id = $2 AND status <> 'disconnected' `
 
@@ -105,8 +108,8 @@ func (t *TokenStorage) collect(rows pgx.Rows) (tokenRow, error) {
 	row, err := pgx.CollectExactlyOneRow(rows, func(r pgx.CollectableRow) (tokenRow, error) {
 		var row tokenRow
 		err := r.Scan(&row.status, &row.tokens.WorkspaceID, &row.tokens.Generation, &access, &refresh, &row.tokens.IssuedAt,
-			&row.tokens.ExpiresAt, &row.leaseUntil, &row.intentGeneration, &row.lateRetry, &row.notBefore,
-			&row.tokens.ReadAt)
+			&row.tokens.ExpiresAt, &row.leaseUntil, &row.intentGeneration, &row.intentAt, &row.leaseOwner, &row.lateRetry,
+			&row.notBefore, &row.tokens.ReadAt)
 		return row, err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -155,6 +158,9 @@ func (t *TokenStorage) SetTokens(ctx context.Context, tokens prisma.Tokens) erro
 		if err != nil {
 			return err
 		}
+		if err := t.store.catchUpBefore(ctx, tx, t.chain()); err != nil {
+			return err
+		}
 		_, err = tx.Exec(ctx, `
 			UPDATE connections SET generation = $3, access_token_sealed = $4, refresh_token_sealed = $5,
 				access_issued_at = $6, access_expires_at = $7, status = 'active', status_reason = NULL,
@@ -163,7 +169,10 @@ func (t *TokenStorage) SetTokens(ctx context.Context, tokens prisma.Tokens) erro
 				late_retry_generation = NULL, refresh_not_before = NULL, updated_at = app.now()
 			WHERE tenant_id = $1 AND id = $2`,
 			t.tenant, t.id, c.Generation+1, access, refresh, tokens.IssuedAt, tokens.ExpiresAt)
-		return err
+		if err != nil {
+			return fmt.Errorf("set tokens: %w", err)
+		}
+		return t.store.storeInLedger(ctx, tx, t.chain(), c.Generation+1, tokens.Refresh)
 	})
 }
 

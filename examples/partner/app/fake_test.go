@@ -62,7 +62,8 @@ type seen struct {
 func connection(id, userID, workspace, status string) map[string]any {
 	return map[string]any{
 		"id": id, "userId": userID, "workspace": map[string]any{"id": "wksp_1", "name": workspace},
-		"status": status, "diagnosis": nil, "createdAt": "2030-01-02T03:04:05Z",
+		"status": status, "createdAt": "2030-01-02T03:04:05Z",
+		"diagnosis": map[string]any{"code": "healthy", "message": "The connection works.", "action": "none"},
 	}
 }
 

@@ -143,14 +143,14 @@ func newConnectionView(c connect.Connection) connectionView {
 	view := connectionView{
 		ID: c.ID, Workspace: c.Workspace, Status: c.Status, Words: statusWords(c.Status),
 		Usable: c.Status == connect.Active || c.Status == connect.Suspect,
-		Repair: c.Status == connect.NeedsReconnect,
+		Repair: c.Status == connect.NeedsReconnect || c.Diagnosis.Action == connect.ActionReconnect,
 		Since:  c.CreatedAt.UTC().Format("2 January 2006"),
 	}
 	if view.Workspace.Name == "" {
 		view.Workspace.Name = view.Workspace.ID
 	}
-	if c.Diagnosis != nil && c.Status != connect.Disconnected {
-		view.Message, view.Repair = c.Diagnosis.Message, true
+	if c.Diagnosis.Code != connect.Healthy && c.Status != connect.Disconnected {
+		view.Message = c.Diagnosis.Message
 	}
 	return view
 }

@@ -17,12 +17,12 @@ const (
 
 // Connection is a user's Prisma workspace that the partner may act in.
 type Connection struct {
-	ID        string     `json:"id"` // cnx_…
-	UserID    string     `json:"userId"`
-	Workspace Workspace  `json:"workspace"`
-	Status    string     `json:"status"`
-	Diagnosis *Diagnosis `json:"diagnosis"` // nil: nothing is wrong
-	CreatedAt time.Time  `json:"createdAt"`
+	ID        string    `json:"id"` // cnx_…
+	UserID    string    `json:"userId"`
+	Workspace Workspace `json:"workspace"`
+	Status    string    `json:"status"`
+	Diagnosis Diagnosis `json:"diagnosis"`
+	CreatedAt time.Time `json:"createdAt"`
 }
 
 // Workspace is one of Prisma's.
@@ -31,11 +31,17 @@ type Workspace struct {
 	Name string `json:"name"`
 }
 
-// Diagnosis says why a connection does not work and what mends it.
+// What the app looks for in a diagnosis.
+const (
+	Healthy         = "healthy"   // code: nothing is wrong
+	ActionReconnect = "reconnect" // action: the user has to connect again
+)
+
+// Diagnosis says how a connection is and who must act.
 type Diagnosis struct {
 	Code    string    `json:"code"`    // for programs
 	Message string    `json:"message"` // for people
-	Action  string    `json:"action"`
+	Action  string    `json:"action"`  // who must act
 	Since   time.Time `json:"since"`
 }
 

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+// ledgerCommand is the group of commands about the refresh ledger.
+type ledgerCommand struct {
+	Verify ledgerVerifyCommand `cmd:"" help:"Prove that no refresh token was presented twice, and that no row of the ledger was touched."`
+}
+
+type ledgerVerifyCommand struct {
+	Tenant     string `help:"Only this tenant's connections."`
+	Connection string `help:"Only this connection."`
+	Witness    string `placeholder:"NUMBER:HEAD" help:"A checkpoint's number and head as the log shows them: it must still be there."`
+}
+
+// Run implements the command. It prints one line for each finding and one that sums
+// up, and fails if there was a finding.
+func (cmd *ledgerVerifyCommand) Run(ctx context.Context, c *console) error {
+	check, err := cmd.check()
+	if err != nil {
+		return err
+	}
+	return withStore(ctx, c, func(store *tenants.Store) error {
+		began := time.Now()
+		summary, err := store.VerifyLedger(ctx, check, func(f tenants.LedgerFinding) { c.printf("%s\n", describeFinding(f)) })
+		if err != nil {
+			return err
+		}
+		c.printf("%d connections, %d rows, %d folds, %d attempts (%d late retries, %d without an end, %d saved and not written yet), "+
+			"%d checkpoints: %d findings in %s.\n", summary.Connections, summary.Rows, summary.Folds, summary.Attempts,
+			summary.LateRetries, summary.Open, summary.Pending, summary.Checkpoints, summary.Findings,
+			time.Since(began).Round(time.Millisecond))
+		if summary.Adopted > 0 {
+			c.printf("%d ledgers begin later than their connection.\n", summary.Adopted)
+		}
+		if summary.LastNumber > 0 {
+			c.printf("The newest checkpoint is %d:%s\n", summary.LastNumber, hex.EncodeToString(summary.LastHead))
+		}
+		if summary.Findings > 0 {
+			return fmt.Errorf("the refresh ledger does not prove itself: %d findings", summary.Findings)
+		}
+		return nil
+	})
+}
+
+func (cmd *ledgerVerifyCommand) check() (tenants.LedgerCheck, error) {
+	var check tenants.LedgerCheck
+	var err error
+	if cmd.Tenant != "" {
+		if check.Tenant, err = tenants.ParseTenantID(cmd.Tenant); err != nil {
+			return check, errors.New("that is no tenant id; `server tenant list` shows them")
+		}
+	}
+	if cmd.Connection != "" {
+		if check.Connection, err = tenants.ParseConnectionID(cmd.Connection); err != nil {
+			return check, errors.New("that is no connection id: they begin with cnx_")
+		}
+	}
+	if cmd.Witness != "" {
+		number, head, _ := strings.Cut(cmd.Witness, ":")
+		n, numberErr := strconv.ParseInt(number, 10, 64)
+		raw, headErr := hex.DecodeString(head)
+		if numberErr != nil || headErr != nil || n < 1 || len(raw) != 32 {
+			return check, errors.New("--witness takes a checkpoint's number, a colon and its head: 64 hexadecimal digits")
+		}
+		check.WitnessNumber, check.WitnessHead = n, raw
+	}
+	return check, nil
+}
+
+func describeFinding(f tenants.LedgerFinding) string {
+	switch {
+	case f.Connection.UUID == uuid.Nil:
+		return fmt.Sprintf("checkpoint %d: %s", f.Checkpoint, f.What)
+	case f.Sequence == 0:
+		return fmt.Sprintf("%s of %s: %s", f.Connection, f.Tenant, f.What)
+	}
+	return fmt.Sprintf("%s of %s, row %d: %s", f.Connection, f.Tenant, f.Sequence, f.What)
+}
