@@ -24,6 +24,8 @@ import (
 	"github.com/pressly/goose/v3/lock"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivermigrate"
+
+	"github.com/connect-prisma/server/internal/postgres"
 )
 
 // FS holds the SQL migrations.
@@ -57,10 +59,14 @@ type Options struct {
 // environment than the one asked for.
 var ErrOtherEnvironment = errors.New("the database belongs to another environment")
 
+// ErrPooled tells that the way to the database leads through a pooler, where the
+// session lock of a migration would be somebody else's with the next statement.
+var ErrPooled = errors.New("migrate: the database URL leads through a pooler; take one that leads to Postgres itself")
+
 // Up brings the database at ownerURL to the newest schema. The role in the URL
 // becomes the owner of everything and needs CREATEROLE the first time. Starters
-// that come at the same time wait for each other under a session lock, so the
-// URL must not lead through a pooler in transaction mode.
+// that come at the same time wait for each other under a session lock, so a URL
+// that leads through a pooler is refused with ErrPooled, before anything happens.
 func Up(ctx context.Context, ownerURL string, opts Options) error {
 	if !regexp.MustCompile(environmentName).MatchString(opts.Environment) {
 		return errors.New("migrate: the environment's name needs 1 to 40 lower-case letters, digits and hyphens")
@@ -148,6 +154,11 @@ func compareEnvironment(ctx context.Context, ownerURL, environment string) error
 		return fmt.Errorf("migrate: connect: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	if pooled, err := postgres.Pooled(ctx, conn); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	} else if pooled {
+		return ErrPooled
+	}
 	var known bool
 	if err := conn.QueryRow(ctx, `SELECT to_regclass('app.deployment') IS NOT NULL`).Scan(&known); err != nil {
 		return fmt.Errorf("migrate: look for the environment: %w", err)

@@ -18,9 +18,10 @@ import (
 
 // installation is a service's environment, as an operator sets it.
 type installation struct {
-	db     *pgtest.Database
-	public string // host:port that PUBLIC_URL names
-	values map[string]string
+	db      *pgtest.Database
+	public  string // host:port that PUBLIC_URL names
+	values  map[string]string
+	program string // that runs the commands; "": this tree's
 }
 
 // newInstallation returns settings that `serve` accepts, on a migrated database of
@@ -72,9 +73,9 @@ func (in *installation) with(changes map[string]string) []string {
 // its standard output without the last line break.
 func (in *installation) command(tb testing.TB, stdin string, args ...string) string {
 	tb.Helper()
-	code, stdout, stderr := run(tb, launch{args: args, env: in.with(nil), stdin: stdin})
+	code, stdout, stderr := run(tb, launch{program: in.program, args: args, env: in.with(nil), stdin: stdin})
 	if code != 0 {
-		tb.Fatalf("%s: exit status %d\n%s", strings.Join(args[:2], " "), code, stderr)
+		tb.Fatalf("%s: exit status %d\n%s%s", strings.Join(args[:min(2, len(args))], " "), code, stdout, stderr)
 	}
 	return strings.TrimSuffix(stdout, "\n")
 }

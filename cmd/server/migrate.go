@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/connect-prisma/server/migrations"
 )
@@ -18,7 +19,11 @@ func (*migrateCommand) Run(ctx context.Context, c *console) error {
 	if err := cfg.require("MIGRATE_DATABASE_URL", "ENVIRONMENT"); err != nil {
 		return err
 	}
-	if err := migrations.Up(ctx, cfg.MigrateDatabaseURL, migrations.Options{Environment: cfg.Environment}); err != nil {
+	err = migrations.Up(ctx, cfg.MigrateDatabaseURL, migrations.Options{Environment: cfg.Environment})
+	if errors.Is(err, migrations.ErrPooled) {
+		return errors.New("MIGRATE_DATABASE_URL, or what stands in for it, leads through a pooler; migrations need a way to Postgres itself")
+	}
+	if err != nil {
 		return err
 	}
 	version, err := migrations.Target()

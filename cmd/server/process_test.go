@@ -39,19 +39,23 @@ type process struct {
 
 // launch is how a process is started.
 type launch struct {
-	args  []string
-	env   []string // the whole environment, but for PATH
-	dir   string
-	stdin string
-	as    *syscall.Credential // nil: as this process
+	program string // "": the one of this tree
+	args    []string
+	env     []string // the whole environment, but for PATH
+	dir     string
+	stdin   string
+	as      *syscall.Credential // nil: as this process
 }
 
 // start runs the server program. A process that is still there when the test ends
 // is asked to stop, then killed.
 func start(tb testing.TB, how launch) *process {
 	tb.Helper()
+	if how.program == "" {
+		how.program = serverBinary(tb)
+	}
 	p := &process{
-		cmd:    exec.Command(serverBinary(tb), how.args...), //nolint:noctx // it is ended below, gently
+		cmd:    exec.Command(how.program, how.args...), //nolint:noctx // it is ended below, gently
 		stdout: &output{}, stderr: &output{}, done: make(chan struct{}),
 	}
 	// The race detector would let every program that ends well wait for a second.
@@ -235,8 +239,14 @@ func startServe(tb testing.TB, settings []string) *replica {
 
 func startServeAt(tb testing.TB, settings []string, address string) *replica {
 	tb.Helper()
+	return startVersion(tb, "", settings, address)
+}
+
+// startVersion is startServeAt with another program than this tree's.
+func startVersion(tb testing.TB, program string, settings []string, address string) *replica {
+	tb.Helper()
 	// The last of two equal names counts.
-	p := start(tb, launch{args: []string{"serve"}, env: append(slices.Clone(settings), "LISTEN_ADDR="+address)})
+	p := start(tb, launch{program: program, args: []string{"serve"}, env: append(slices.Clone(settings), "LISTEN_ADDR="+address)})
 	ctx, cancel := context.WithTimeout(tb.Context(), startLimit)
 	defer cancel()
 	var record struct{ Msg, Listen string }

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +33,8 @@ const (
 	// exchangesOpen is how long, once connections are refused, a request that is still
 	// here may begin an exchange. Later ones would not fit.
 	exchangesOpen = 10 * time.Second
+	// databaseAnswersWithin is how long a start waits for the database.
+	databaseAnswersWithin = 15 * time.Second
 	// The reserved pool that saves token pairs.
 	tokenPoolSize = 4
 )
@@ -45,6 +46,7 @@ type service struct {
 	pool      *pgxpool.Pool
 	tokenPool *pgxpool.Pool
 	jobPool   *pgxpool.Pool
+	pollOnly  bool // jobs are looked for: LISTEN does not pass a pooler
 	store     *tenants.Store
 	oauth     *prisma.OAuth
 	spool     *tenants.Spool // nil: none
@@ -93,13 +95,36 @@ func (s *service) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("DATABASE_DIRECT_URL: %w", err)
 	}
-	return checkDatabase(ctx, s.pool, s.cfg.Environment)
+	if err := checkDatabase(ctx, s.pool, s.cfg.Environment); err != nil {
+		return err
+	}
+	return s.lookForPooler(ctx)
+}
+
+// lookForPooler finds out whether the jobs can be told of new work.
+func (s *service) lookForPooler(ctx context.Context) error {
+	within, cancel := context.WithTimeout(ctx, databaseAnswersWithin)
+	defer cancel()
+	var err error
+	if s.pollOnly, err = postgres.BehindPooler(within, s.jobPool); err != nil {
+		name := "DATABASE_URL"
+		if s.cfg.DatabaseDirectURL != "" {
+			name = "DATABASE_DIRECT_URL"
+		}
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if s.pollOnly && s.cfg.DatabaseDirectURL != "" {
+		s.log.WarnContext(ctx, "DATABASE_DIRECT_URL leads to a pooler; jobs poll for work")
+	} else if s.pollOnly {
+		s.log.InfoContext(ctx, "DATABASE_URL leads to a pooler; jobs poll for work")
+	}
+	return nil
 }
 
 // checkDatabase refuses a role that row-level security would not hold, an old
 // schema, and a database that belongs to another environment.
 func checkDatabase(ctx context.Context, pool *pgxpool.Pool, environment string) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, databaseAnswersWithin)
 	defer cancel()
 	if err := pool.Ping(ctx); err != nil {
 		if postgres.SQLSTATE(err) == "28P01" {
@@ -195,21 +220,13 @@ func (s *service) build() error {
 		Now: time.Now, Logger: s.log, TrustedHops: s.cfg.TrustedHops, MountAdmin: dashboard.Mount,
 	})
 	s.jobs, err = jobs.New(jobs.Config{
-		Pool: s.jobPool, Store: s.store, Workspaces: s.flow, Logger: s.log, PollOnly: s.pollOnly(),
+		Pool: s.jobPool, Store: s.store, Workspaces: s.flow, Logger: s.log, PollOnly: s.pollOnly,
 		LedgerRetention: s.cfg.LedgerRetention,
 		KeepAlive: jobs.NewKeepAlive(jobs.KeepAliveConfig{
 			Store: s.store, Renewer: s.refresher, Checker: s.flow, After: s.cfg.Refresh.KeepAlive, Logger: s.log,
 		}),
 	})
 	return err
-}
-
-// pollOnly reports whether LISTEN can't work: DATABASE_URL leads through a pooler
-// in transaction mode, which its query mode shows, and there is no way past it.
-func (s *service) pollOnly() bool {
-	return s.cfg.DatabaseDirectURL == "" &&
-		(strings.Contains(s.cfg.DatabaseURL, "default_query_exec_mode=exec") ||
-			strings.Contains(s.cfg.DatabaseURL, "default_query_exec_mode=simple_protocol"))
 }
 
 // serve asks the authorization server what it is, answers requests on listener until

@@ -20,7 +20,7 @@ const OperatorRole = "connect_operator"
 
 // PoolConfig says how a pool is opened.
 type PoolConfig struct {
-	URL      string
+	URL      string        // with default_query_exec_mode, if the pool shall not choose it
 	Name     string        // application_name, shown in pg_stat_activity
 	MaxConns int32         // default 10
 	MinConns int32         // kept open and warm; default 0
@@ -28,7 +28,8 @@ type PoolConfig struct {
 }
 
 // OpenPool returns a pool that connects when it is first used, so that a program
-// can start while the database is away. Its errors never quote the URL.
+// can start while the database is away. It works straight to Postgres and through a
+// pooler, and finds out which. Its errors never quote the URL.
 func OpenPool(ctx context.Context, cfg PoolConfig) (*pgxpool.Pool, error) {
 	parsed, err := pgxpool.ParseConfig(cfg.URL)
 	if err != nil {
@@ -47,6 +48,7 @@ func OpenPool(ctx context.Context, cfg PoolConfig) (*pgxpool.Pool, error) {
 	if cfg.Name != "" {
 		parsed.ConnConfig.RuntimeParams["application_name"] = cfg.Name
 	}
+	new(queryMode).choose(parsed, cfg.URL)
 	pool, err := pgxpool.NewWithConfig(ctx, parsed)
 	if err != nil {
 		return nil, fmt.Errorf("open pool: %w", err)
