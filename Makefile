@@ -10,7 +10,7 @@ TESTFLAGS     ?=
 ARGS          ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test screenshots lint fmt generate build tools compose-check clean
+.PHONY: help dev test drill screenshots lint fmt generate build tools compose-check clean
 
 help: ## List these tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,14 @@ test: ## Run every test with the race detector, with what they need installed fi
 	@.ci/packages postgres pgbouncer browser compiler node tools
 	$(GO) build -o bin/withpg ./internal/pgtest/withpg
 	bin/withpg -- $(GO) test -race -count=1 -p 2 -timeout 15m $(TESTFLAGS) $(PKG)
+
+# docs/drill.md says what it does. make drill QUICK=1 takes about three minutes; ARGS are
+# its flags: make drill ARGS='--only kills --kills 10'
+drill: ## Break a running installation on purpose and count what that cost; QUICK=1 for a short one.
+	@.ci/packages postgres
+	@$(GO) build -o bin/server ./cmd/server
+	@$(GO) build -o bin/drill ./cmd/drill
+	@exec bin/drill $(if $(QUICK),--quick) $(ARGS)
 
 screenshots: ## Write a picture of every page, phone and desktop, to screenshots/.
 	@mkdir -p screenshots
