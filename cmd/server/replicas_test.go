@@ -87,11 +87,21 @@ func refreshOnce(t *testing.T, d *dev, replicas []*replica) {
 	}
 }
 
-// listProjects makes a call that needs the connection's access token.
+// listProjects makes a call that needs the connection's access token. A replica that is
+// too busy on a small machine says so with a 503, and is asked again, as a partner would.
 func listProjects(ctx context.Context, r *replica, key string, c connection) error {
-	status, body, err := exchangeJSON(ctx, http.MethodGet, r.origin+"/v1/connections/"+c.ID+"/projects", key, nil)
-	if err != nil {
-		return err
+	var status int
+	var body []byte
+	for range 5 {
+		var err error
+		status, body, err = exchangeJSON(ctx, http.MethodGet, r.origin+"/v1/connections/"+c.ID+"/projects", key, nil)
+		if err != nil {
+			return err
+		}
+		if status != http.StatusServiceUnavailable {
+			break
+		}
+		<-time.After(time.Second)
 	}
 	if status != http.StatusOK {
 		return fmt.Errorf("projects of a connection: status %d: %s", status, body)
