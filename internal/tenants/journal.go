@@ -71,6 +71,12 @@ type change struct {
 // tenant's sequence row is locked until the transaction ends, so record comes
 // last in it.
 func record(ctx context.Context, tx pgx.Tx, tenant TenantID, by Actor, c change) error {
+	_, err := recordNumbered(ctx, tx, tenant, by, c)
+	return err
+}
+
+// recordNumbered is record, and returns the number of the audit row.
+func recordNumbered(ctx context.Context, tx pgx.Tx, tenant TenantID, by Actor, c change) (int64, error) {
 	events, audits := 0, 1
 	if c.event != "" {
 		events = 1
@@ -83,7 +89,7 @@ func record(ctx context.Context, tx pgx.Tx, tenant TenantID, by Actor, c change)
 	}
 	data, err := json.Marshal(c.data)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", c.action, err)
+		return 0, fmt.Errorf("encode %s: %w", c.action, err)
 	}
 	if c.data == nil {
 		data = []byte("{}")
@@ -93,27 +99,27 @@ func record(ctx context.Context, tx pgx.Tx, tenant TenantID, by Actor, c change)
 		UPDATE tenant_sequences SET events = events + $2, audit = audit + $3
 		WHERE tenant_id = $1 RETURNING events, audit`, tenant, events, audits).Scan(&eventNo, &auditNo)
 	if err != nil {
-		return fmt.Errorf("number %s: %w", c.action, err)
+		return 0, fmt.Errorf("number %s: %w", c.action, err)
 	}
 	if events == 1 {
 		_, err = tx.Exec(ctx, `
 			INSERT INTO events (tenant_id, sequence, id, type, data) VALUES ($1, $2, $3, $4, $5)`,
 			tenant, eventNo, EventID{newID()}, c.event, data)
 		if err != nil {
-			return fmt.Errorf("write event %s: %w", c.event, err)
+			return 0, fmt.Errorf("write event %s: %w", c.event, err)
 		}
 	}
 	if audits == 0 {
-		return nil
+		return auditNo, nil
 	}
 	_, err = tx.Exec(ctx, `
 		INSERT INTO audit_log (tenant_id, sequence, actor_type, actor_id, action, target, request_id, ip, details)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
 		tenant, auditNo, by.Type, by.ID, c.action, c.target, by.RequestID, nullAddr(by.IP), data)
 	if err != nil {
-		return fmt.Errorf("write audit %s: %w", c.action, err)
+		return 0, fmt.Errorf("write audit %s: %w", c.action, err)
 	}
-	return nil
+	return auditNo, nil
 }
 
 func nullAddr(ip netip.Addr) *netip.Addr {
