@@ -41,12 +41,12 @@ func (cmd *keyCreateCommand) Run(ctx context.Context, c *console) error {
 		expires = time.Now().Add(cmd.For)
 	}
 	return withStore(ctx, c, func(store *tenants.Store) error {
-		_, secret, err := store.CreateKey(ctx, operator(), tenant, cmd.Name, scopes, expires)
+		key, secret, err := store.CreateKey(ctx, operator(), tenant, cmd.Name, scopes, expires)
 		if err != nil {
 			return forPeople(err)
 		}
 		c.printf("%s\n", secret)
-		_, _ = fmt.Fprintln(c.stderr, "This is the only time the key is shown.")
+		_, _ = fmt.Fprintf(c.stderr, "This is the only time the key is shown. Its id is %s; it expires: %s.\n", key.ID, dateOrNever(key.ExpiresAt))
 		return nil
 	})
 }
@@ -67,30 +67,38 @@ func (cmd *keyListCommand) Run(ctx context.Context, c *console) error {
 			return err
 		}
 		table := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-		_, _ = fmt.Fprintln(table, "ID\tNAME\tBEGINS\tSCOPES\tSTATE\tLAST USED")
+		_, _ = fmt.Fprintln(table, "ID\tNAME\tBEGINS\tSCOPES\tSTATE\tEXPIRES\tLAST USED\tREPLACES")
 		for _, k := range keys {
 			scopes := make([]string, 0, len(k.Scopes))
 			for _, scope := range k.Scopes {
 				scopes = append(scopes, string(scope))
 			}
-			used := "never"
-			if !k.LastUsedAt.IsZero() {
-				used = k.LastUsedAt.UTC().Format(time.DateTime)
+			replaces := "-"
+			if k.Succeeds != (tenants.KeyID{}) {
+				replaces = k.Succeeds.String()
 			}
-			_, _ = fmt.Fprintf(table, "%s\t%s\t%s…\t%s\t%s\t%s\n", k.ID, k.Name, k.Hint, strings.Join(scopes, ","), keyState(k), used)
+			_, _ = fmt.Fprintf(table, "%s\t%s\t%s…\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Name, k.Hint, strings.Join(scopes, ","),
+				keyState(k, time.Now()), dateOrNever(k.ExpiresAt), dateOrNever(k.LastUsedAt), replaces)
 		}
 		return table.Flush()
 	})
 }
 
-func keyState(k tenants.Key) string {
+func keyState(k tenants.Key, now time.Time) string {
 	switch {
 	case !k.RevokedAt.IsZero():
 		return "revoked"
-	case !k.ExpiresAt.IsZero():
-		return "until " + k.ExpiresAt.UTC().Format(time.DateOnly)
+	case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
+		return "expired"
 	}
 	return "live"
+}
+
+func dateOrNever(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.UTC().Format(time.DateTime)
 }
 
 type keyRevokeCommand struct {

@@ -53,6 +53,7 @@ const (
 	auditSessionCompleting  = "connect_session.complete"
 	auditKeyCreated         = "api_key.create"
 	auditKeyRevoked         = "api_key.revoke"
+	auditKeyRotated         = "api_key.rotate"
 	auditTenantCreated      = "tenant.create"
 	auditTenantUpdated      = "tenant.update"
 )

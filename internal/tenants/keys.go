@@ -2,13 +2,9 @@ package tenants
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,19 +28,6 @@ const (
 // AllScopes returns every scope.
 func AllScopes() []Scope { return []Scope{ScopeRead, ScopeWrite, ScopeConnect, ScopePassthrough} }
 
-// An API key is "cpk_" + 52 characters of base32 (256 random bits and 4 spare
-// ones) + "_" + 7 characters of base32 with a CRC-32 of what stands before. The
-// checksum tells a mistyped key from a wrong one without asking the database,
-// and lets a leak scanner be sure.
-const (
-	apiKeyPrefix  = "cpk_"
-	apiKeyBody    = 52
-	apiKeySum     = 7
-	apiKeyLength  = len(apiKeyPrefix) + apiKeyBody + 1 + apiKeySum
-	apiKeyHint    = len(apiKeyPrefix) + 4
-	apiKeyPurpose = "api key"
-)
-
 // Key is what can be known of an API key after it was shown.
 type Key struct {
 	ID         KeyID
@@ -55,6 +38,7 @@ type Key struct {
 	ExpiresAt  time.Time // zero: never
 	RevokedAt  time.Time // zero: live
 	LastUsedAt time.Time // zero: never; to the minute
+	Succeeds   KeyID     // the key that made it by rotation; zero: none
 }
 
 // Caller is an authenticated partner backend.
@@ -66,28 +50,6 @@ type Caller struct {
 
 // May reports whether the caller's key has that scope.
 func (c Caller) May(scope Scope) bool { return slices.Contains(c.Scopes, scope) }
-
-// newAPIKey returns a new secret key.
-func newAPIKey() string {
-	var raw [32]byte
-	_, _ = rand.Read(raw[:]) // never fails: it ends the program instead
-	body := apiKeyPrefix + idEncoding().EncodeToString(raw[:])
-	return body + "_" + keySum(body)
-}
-
-func keySum(body string) string {
-	sum := crc32.ChecksumIEEE([]byte(body))
-	return idEncoding().EncodeToString(binary.BigEndian.AppendUint32(nil, sum))
-}
-
-// looksLikeKey checks form and checksum.
-func looksLikeKey(key string) bool {
-	if len(key) != apiKeyLength || !strings.HasPrefix(key, apiKeyPrefix) || key[apiKeyLength-apiKeySum-1] != '_' {
-		return false
-	}
-	body, sum := key[:apiKeyLength-apiKeySum-1], key[apiKeyLength-apiKeySum:]
-	return keySum(body) == sum
-}
 
 // CreateKey makes an API key and returns it with the only copy of its secret.
 // scopes must not be empty; expires zero means never.
@@ -115,8 +77,8 @@ func (s *Store) CreateKey(ctx context.Context, by Actor, tenant TenantID, name s
 			return err
 		}
 		err := tx.QueryRow(ctx, `
-			INSERT INTO api_keys (tenant_id, id, name, hint, key_hash, scopes, expires_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING created_at`,
+			INSERT INTO api_keys (tenant_id, id, name, hint, key_hash, scopes, expires_at, lifetime)
+			VALUES ($1, $2, $3, $4, $5, $6, $7::timestamptz, $7::timestamptz - app.now()) RETURNING created_at`,
 			tenant, key.ID, name, key.Hint, hash, scopes, nullTime(expires)).Scan(&key.CreatedAt)
 		if err != nil {
 			return fmt.Errorf("insert key: %w", err)
@@ -131,7 +93,7 @@ func (s *Store) Keys(ctx context.Context, tenant TenantID) ([]Key, error) {
 	var keys []Key
 	err := s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			SELECT id, name, hint, scopes, created_at, expires_at, revoked_at, last_used_at
+			SELECT id, name, hint, scopes, created_at, expires_at, revoked_at, last_used_at, succeeds
 			FROM api_keys WHERE tenant_id = $1 ORDER BY id DESC`, tenant)
 		if err != nil {
 			return fmt.Errorf("list keys: %w", err)
@@ -139,7 +101,11 @@ func (s *Store) Keys(ctx context.Context, tenant TenantID) ([]Key, error) {
 		keys, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (Key, error) {
 			var k Key
 			var expires, revoked, used *time.Time
-			err := row.Scan(&k.ID, &k.Name, &k.Hint, &k.Scopes, &k.CreatedAt, &expires, &revoked, &used)
+			var succeeds *uuid.UUID
+			err := row.Scan(&k.ID, &k.Name, &k.Hint, &k.Scopes, &k.CreatedAt, &expires, &revoked, &used, &succeeds)
+			if succeeds != nil {
+				k.Succeeds = KeyID{*succeeds}
+			}
 			k.ExpiresAt, k.RevokedAt, k.LastUsedAt = timeOr(expires), timeOr(revoked), timeOr(used)
 			return k, err
 		})
@@ -164,12 +130,15 @@ func (s *Store) RevokeKey(ctx context.Context, by Actor, tenant TenantID, id Key
 	})
 }
 
+// keyRefused is said of every key that is not good, whatever is wrong with it.
+const keyRefused = "The API key is missing or not valid."
+
 // Authenticate returns who presents an API key. Unknown, revoked, expired and
 // malformed keys, and keys of a paused tenant, give the same fault.Unauthorized;
 // a malformed one costs no query.
 func (s *Store) Authenticate(ctx context.Context, presented string) (Caller, error) {
-	refused := fault.New(fault.Unauthorized, "The API key is missing or not valid.", nil)
-	if !looksLikeKey(presented) {
+	refused := fault.New(fault.Unauthorized, keyRefused, nil)
+	if !IsAPIKey(presented) {
 		return Caller{}, refused
 	}
 	hashes, err := s.keyset.Fingerprints(apiKeyPurpose, presented)

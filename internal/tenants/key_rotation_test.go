@@ -1,0 +1,182 @@
+package tenants_test
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+// live reports whether a key lets its holder in, and notes its use.
+func (s *service) live(t *testing.T, secret string) bool {
+	t.Helper()
+	_, err := s.Authenticate(t.Context(), secret)
+	if err != nil && fault.KindOf(err) != fault.Unauthorized {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+func (s *service) rotate(t *testing.T, tenant tenants.TenantID, id tenants.KeyID) tenants.Rotation {
+	t.Helper()
+	made, err := s.RotateKey(t.Context(), tenants.System(), tenant, id)
+	ok(t, err)
+	return made
+}
+
+func TestRotateKey(t *testing.T) {
+	t.Parallel()
+	s := openService(t)
+	tenant := s.tenant(t, "Acme").ID
+	by := tenants.System()
+	key, secret := s.key(t, tenant, time.Time{}, tenants.ScopeRead, tenants.ScopeConnect)
+	made := s.rotate(t, tenant, key.ID)
+	if !tenants.IsAPIKey(made.Secret) || made.Secret == secret || !strings.HasPrefix(made.Secret, made.Key.Hint) ||
+		made.Key.Name != key.Name || !slices.Equal(made.Key.Scopes, key.Scopes) || made.Key.Succeeds != key.ID ||
+		!made.Key.ExpiresAt.IsZero() || made.Key.ID == key.ID {
+		t.Errorf("RotateKey() = %+v", made.Key)
+	}
+	if left := made.OldEnds.Sub(s.now(t)); left > 24*time.Hour || left < 24*time.Hour-time.Minute {
+		t.Errorf("the old key ends in %s, want a day", left)
+	}
+	caller, err := s.Authenticate(t.Context(), made.Secret)
+	ok(t, err)
+	if caller.Key != made.Key.ID || !slices.Equal(caller.Scopes, key.Scopes) || !s.live(t, secret) {
+		t.Error("two keys are live, of the same scopes")
+	}
+	// A third is refused by either.
+	_, err = s.RotateKey(t.Context(), by, tenant, key.ID)
+	wantKind(t, "the old key, whose successor is used", err, fault.Conflict)
+	_, err = s.RotateKey(t.Context(), by, tenant, made.Key.ID)
+	wantKind(t, "the new key, beside the old one", err, fault.Conflict)
+	s.db.Advance(t, 24*time.Hour)
+	if s.live(t, secret) || !s.live(t, made.Secret) {
+		t.Error("after a day the old key goes on, or the new one does not")
+	}
+	_, err = s.RotateKey(t.Context(), by, tenant, key.ID)
+	wantKind(t, "a key that ended", err, fault.Unauthorized)
+	third := s.rotate(t, tenant, made.Key.ID)
+	if third.Key.Succeeds != made.Key.ID || !s.live(t, third.Secret) {
+		t.Errorf("the third of the chain: %+v", third.Key)
+	}
+	// Revoking one of the two makes room; it does not end the other.
+	ok(t, s.RevokeKey(t.Context(), by, tenant, made.Key.ID))
+	if s.live(t, made.Secret) || !s.live(t, third.Secret) {
+		t.Error("revoking the second key ends not that one alone")
+	}
+	s.rotate(t, tenant, third.Key.ID)
+	audit := list[string](t, s, `SELECT action || coalesce(' ' || (details->>'successor'), '') FROM audit_log
+		WHERE tenant_id = $1 AND action = 'api_key.rotate' ORDER BY sequence`, tenant)
+	if len(audit) != 3 || audit[0] != "api_key.rotate "+made.Key.ID.String() {
+		t.Errorf("the audit log has %v", audit)
+	}
+	if n := one[int](t, s, `SELECT count(*) FROM audit_log WHERE details::text LIKE '%cpk\_%'`); n != 0 {
+		t.Error("the audit log holds a key")
+	}
+}
+
+// The answer with a new key may be lost: the old key makes another, and the lost one is
+// void. The end of the old key stays, so that it can't be put off for ever.
+func TestRotateKeyAgainAfterALostAnswer(t *testing.T) {
+	t.Parallel()
+	s := openService(t)
+	tenant := s.tenant(t, "Acme").ID
+	key, secret := s.key(t, tenant, s.now(t).Add(90*24*time.Hour))
+	s.db.Advance(t, 30*24*time.Hour)
+	first := s.rotate(t, tenant, key.ID)
+	for range 3 {
+		s.db.Advance(t, time.Hour)
+		lost := first
+		first = s.rotate(t, tenant, key.ID)
+		if s.live(t, lost.Secret) || !s.live(t, secret) || first.Key.ID != lost.Key.ID || !first.OldEnds.Equal(lost.OldEnds) {
+			t.Errorf("rotated again: %+v after %+v", first, lost)
+		}
+	}
+	// As long as the first one was to live, from now on.
+	if life := first.Key.ExpiresAt.Sub(s.now(t)); life > 90*24*time.Hour || life < 90*24*time.Hour-time.Minute {
+		t.Errorf("the successor lives for %s, want 90 days", life)
+	}
+	if n := one[int](t, s, `SELECT count(*) FROM api_keys`); n != 2 {
+		t.Errorf("%d keys are stored, want 2", n)
+	}
+	// A successor that was revoked, used or not, makes room for another.
+	s.live(t, first.Secret)
+	ok(t, s.RevokeKey(t.Context(), tenants.System(), tenant, first.Key.ID))
+	again := s.rotate(t, tenant, key.ID)
+	if again.Key.ID == first.Key.ID || s.live(t, first.Secret) || !s.live(t, again.Secret) {
+		t.Error("a revoked successor stands in the way, or came back")
+	}
+}
+
+// A key that is about to end is not kept alive by rotating it.
+func TestRotateKeyKeepsAnEarlierEnd(t *testing.T) {
+	t.Parallel()
+	s := openService(t)
+	tenant := s.tenant(t, "Acme").ID
+	key, _ := s.key(t, tenant, s.now(t).Add(time.Hour))
+	// One that an earlier version made has no lifetime of its own.
+	s.sql(t, `UPDATE api_keys SET lifetime = NULL`)
+	made := s.rotate(t, tenant, key.ID)
+	if left := made.OldEnds.Sub(s.now(t)); left > time.Hour {
+		t.Errorf("the old key ends in %s, want its own hour at most", left)
+	}
+	if life := made.Key.ExpiresAt.Sub(s.now(t)); life > time.Hour || life < 59*time.Minute {
+		t.Errorf("the successor lives for %s, want an hour", life)
+	}
+}
+
+// Whoever rotates at the same moment, at most two keys are live, and one answer holds.
+func TestRotateKeyAtOnce(t *testing.T) {
+	t.Parallel()
+	s := openService(t)
+	tenant, other := s.tenant(t, "Acme").ID, s.tenant(t, "Bolt").ID
+	key, secret := s.key(t, tenant, time.Time{})
+	var mu sync.Mutex
+	var secrets []string
+	var all sync.WaitGroup
+	for range 10 {
+		all.Go(func() {
+			made, err := s.RotateKey(t.Context(), tenants.System(), tenant, key.ID)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			secrets = append(secrets, made.Secret)
+		})
+	}
+	all.Wait()
+	alive := 0
+	for _, one := range secrets {
+		if s.live(t, one) {
+			alive++
+		}
+	}
+	if alive != 1 || !s.live(t, secret) || len(secrets) != 10 {
+		t.Errorf("%d of %d successors are live, want 1 beside the old key", alive, len(secrets))
+	}
+	_, err := s.RotateKey(t.Context(), tenants.System(), other, key.ID)
+	wantKind(t, "another tenant's key", err, fault.Unauthorized)
+}
+
+// What leak scanners look for is said in the documents; this is what it rests on.
+func TestIsAPIKey(t *testing.T) {
+	t.Parallel()
+	s := openService(t)
+	tenant := s.tenant(t, "Acme").ID
+	form := regexp.MustCompile(`\bcpk_[a-z2-7]{52}_[a-z2-7]{7}\b`)
+	for range 20 {
+		_, secret := s.key(t, tenant, time.Time{})
+		text := `{"key": "` + secret + `", "other": "cpk_` + strings.Repeat("a", 52) + `_aaaaaaa"}`
+		found := form.FindAllString(text, -1)
+		if len(found) != 2 || found[0] != secret || !tenants.IsAPIKey(found[0]) || tenants.IsAPIKey(found[1]) {
+			t.Errorf("found %d keys in a text with one and a look-alike", len(found))
+		}
+	}
+}
