@@ -103,7 +103,7 @@ func TestOperatorCommands(t *testing.T) {
 	if !strings.HasPrefix(key, "cpk_") || strings.ContainsAny(key, " \n") {
 		t.Fatal("key create prints something else than the key alone")
 	}
-	other := in.command(t, "", "key", "create", tenant, "--name", "other")
+	other := in.command(t, "", "key", "create", tenant, "--name", "other", "--for", "24h")
 	keys := in.command(t, "", "key", "list", tenant)
 	if strings.Contains(keys, key) || strings.Contains(keys, other) {
 		t.Error("key list prints a key")
@@ -114,6 +114,23 @@ func TestOperatorCommands(t *testing.T) {
 	}
 	if got := r.status(t, key); got != http.StatusOK {
 		t.Errorf("with a new key: status %d, want 200", got)
+	}
+	for name, form := range map[string]string{
+		"backend": `live\s+never\s+[0-9-]+ [0-9:]+\s+-`,
+		"other":   `live\s+[0-9-]+ [0-9:]+\s+never\s+-`,
+	} {
+		keys := in.command(t, "", "key", "list", tenant)
+		if !regexp.MustCompile(`(?m)^key_[a-z2-7]+\s+` + name + `\s.*\s` + form + `$`).MatchString(keys) {
+			t.Errorf("key list does not show the end and the last use of %s:\n%s", name, keys)
+		}
+	}
+	in.command(t, "", "tenant", "set", tenant, "--requests-per-second", "75", "--calls-at-once", "30")
+	if list := in.command(t, "", "tenant", "list"); !regexp.MustCompile(`\s75\s`).MatchString(list) {
+		t.Errorf("tenant list does not show the limit:\n%s", list)
+	}
+	code, _, stderr := run(t, launch{args: []string{"tenant", "set", tenant, "--burst", "3"}, env: in.with(nil)})
+	if code != 1 || !strings.Contains(stderr, "burst") {
+		t.Errorf("a burst below the rate: exit status %d\n%s", code, stderr)
 	}
 	in.command(t, "", "key", "revoke", tenant, id[1])
 	eventually(t, "the revoked key is refused", func() bool { return r.status(t, key) == http.StatusUnauthorized })

@@ -74,7 +74,7 @@ func (d *development) returnURL() string { return localURL(d.listeners.sample) +
 func (d *development) makeTenant(ctx context.Context, store *tenants.Store) error {
 	tenant, err := store.CreateTenant(ctx, operator(), tenants.TenantInput{
 		Name: "Sample app", Client: tenants.OAuthClient{ID: devClientID, Secret: d.state.ClientSecret},
-		ServiceToken: d.state.ServiceToken, ReturnURLs: []string{d.returnURL()},
+		ServiceToken: d.state.ServiceToken, ReturnURLs: []string{d.returnURL()}, Limits: tenants.Unbound(),
 	})
 	if err != nil {
 		return fmt.Errorf("seed tenant: %w", err)

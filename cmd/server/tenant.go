@@ -28,6 +28,38 @@ type tenantCreateCommand struct {
 	SharedClient      bool     `help:"Use the installation's client, PRISMA_CLIENT_ID, instead of one of its own."`
 	Completion        string   `enum:"code,automatic" default:"code" help:"How a connect session ends: code (the partner's backend completes it) or automatic."`
 	RestartURL        string   `help:"Where expired and failed pages lead."`
+
+	limitFlags
+}
+
+// limitFlags are a tenant's limits, of create and set.
+type limitFlags struct {
+	RequestsPerSecond *int `help:"API calls a second, all replicas together; 0 is the default, 50."`
+	Burst             *int `help:"API calls at once after a pause; 0 is the default, twice the calls a second."`
+	SessionsPerSecond *int `help:"Connect sessions made a second; 0 is the default, 10."`
+	CreatesPerSecond  *int `help:"Projects, databases and credentials made a second; 0 is the default, 2."`
+	CallsAtOnce       *int `help:"API calls under way at the same time; 0 is the default, 20."`
+}
+
+// limits are those of a tenant that is made: what is not given is the default.
+func (f limitFlags) limits() tenants.Limits {
+	or := func(n *int) int {
+		if n == nil {
+			return 0
+		}
+		return *n
+	}
+	return tenants.Limits{
+		Requests: or(f.RequestsPerSecond), Burst: or(f.Burst), Sessions: or(f.SessionsPerSecond),
+		Creates: or(f.CreatesPerSecond), AtOnce: or(f.CallsAtOnce),
+	}
+}
+
+func (f limitFlags) change() tenants.LimitsChange {
+	return tenants.LimitsChange{
+		Requests: f.RequestsPerSecond, Burst: f.Burst, Sessions: f.SessionsPerSecond,
+		Creates: f.CreatesPerSecond, AtOnce: f.CallsAtOnce,
+	}
 }
 
 // Run implements the command.
@@ -43,7 +75,7 @@ func (cmd *tenantCreateCommand) Run(ctx context.Context, c *console) error {
 	return withStore(ctx, c, func(store *tenants.Store) error {
 		tenant, err := store.CreateTenant(ctx, operator(), tenants.TenantInput{
 			Name: cmd.Name, Completion: tenants.Completion(cmd.Completion), Client: client, SharedClient: cmd.SharedClient,
-			RestartURL: cmd.RestartURL, ReturnURLs: cmd.ReturnURL,
+			RestartURL: cmd.RestartURL, ReturnURLs: cmd.ReturnURL, Limits: cmd.limits(),
 		})
 		if err != nil {
 			return forPeople(err)
@@ -63,7 +95,7 @@ func (*tenantListCommand) Run(ctx context.Context, c *console) error {
 			return err
 		}
 		table := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-		_, _ = fmt.Fprintln(table, "ID\tNAME\tSTATUS\tCLIENT\tCREATED")
+		_, _ = fmt.Fprintln(table, "ID\tNAME\tSTATUS\tCLIENT\tCALLS/S\tCREATED")
 		for _, t := range all {
 			status, client := "active", t.OAuthClientID
 			if t.Paused {
@@ -72,7 +104,7 @@ func (*tenantListCommand) Run(ctx context.Context, c *console) error {
 			if t.SharedClient {
 				client = "(shared)"
 			}
-			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", t.ID, t.Name, status, client, t.CreatedAt.UTC().Format(time.DateOnly))
+			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", t.ID, t.Name, status, client, t.Limits.Requests, t.CreatedAt.UTC().Format(time.DateOnly))
 		}
 		return table.Flush()
 	})
@@ -89,6 +121,8 @@ type tenantSetCommand struct {
 	RestartURL        *string  `help:"Where expired and failed pages lead; an empty one removes it."`
 	Pause             bool     `xor:"pause" help:"Refuse the tenant's keys and links until it is resumed."`
 	Resume            bool     `xor:"pause" help:"End a pause."`
+
+	limitFlags
 }
 
 // Run implements the command.
@@ -99,7 +133,7 @@ func (cmd *tenantSetCommand) Run(ctx context.Context, c *console) error {
 	}
 	change := tenants.TenantChange{
 		Name: cmd.Name, RestartURL: cmd.RestartURL, ReturnURLs: cmd.ReturnURL,
-		Completion: (*tenants.Completion)(cmd.Completion),
+		Completion: (*tenants.Completion)(cmd.Completion), Limits: cmd.change(),
 	}
 	if cmd.Pause || cmd.Resume {
 		change.Paused = &cmd.Pause

@@ -39,11 +39,13 @@ func newWorld(t *testing.T, change func(in *installation)) *world {
 	return w
 }
 
-// newTenant makes a tenant with an OAuth client, and returns a key of it.
+// newTenant makes a tenant with an OAuth client and limits that no test reaches, and
+// returns a key of it.
 func (w *world) newTenant(t *testing.T, name string) string {
 	t.Helper()
 	tenant := w.in.command(t, prismasimtest.ClientSecret+"\n", "tenant", "create", "--name", name,
-		"--client-id", prismasimtest.ClientID, "--client-secret-stdin", "--return-url", acme+"/callback")
+		"--client-id", prismasimtest.ClientID, "--client-secret-stdin", "--return-url", acme+"/callback",
+		"--requests-per-second", "100000", "--sessions-per-second", "100000", "--creates-per-second", "100000", "--calls-at-once", "100000")
 	return w.in.command(t, "", "key", "create", tenant)
 }
 

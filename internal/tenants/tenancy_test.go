@@ -46,6 +46,8 @@ func (s *service) furnish(t *testing.T, name string) furnished {
 		Connection: f.connection.ID, Kind: tenants.OperationCreateProject, Key: "key", Lease: time.Minute,
 	})
 	ok(t, err)
+	_, err = s.BorrowBudget(ctx, f.tenant, tenants.BudgetRequests, tenants.Rate{PerSecond: 50, Burst: 100}, 1)
+	ok(t, err)
 	_, err = s.CheckpointLedger(ctx, time.Hour)
 	ok(t, err)
 	_, err = s.FoldLedger(ctx, 0)

@@ -40,6 +40,7 @@ type Tenant struct {
 	OAuthClientID string // "" with SharedClient
 	RestartURL    string // where expired and failed pages lead; "": none
 	ReturnURLs    []string
+	Limits        Limits // with the defaults where nothing was set
 	CreatedAt     time.Time
 }
 
@@ -58,6 +59,7 @@ type TenantInput struct {
 	ServiceToken string // "": none
 	RestartURL   string
 	ReturnURLs   []string
+	Limits       Limits // zero fields: the defaults
 }
 
 // CreateTenant stores a new tenant. Client and SharedClient exclude each other
@@ -87,6 +89,9 @@ func (s *Store) CreateTenant(ctx context.Context, by Actor, in TenantInput) (Ten
 		if err != nil {
 			return fmt.Errorf("insert tenant: %w", err)
 		}
+		if _, err := changeLimits(ctx, tx, id, in.Limits.change()); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, `INSERT INTO tenant_sequences (tenant_id) VALUES ($1)`, id); err != nil {
 			return fmt.Errorf("insert sequences: %w", err)
 		}
@@ -110,6 +115,7 @@ type TenantChange struct {
 	ServiceToken *string      // "" removes it
 	RestartURL   *string      // "" removes it
 	ReturnURLs   []string     // nil: unchanged
+	Limits       LimitsChange
 }
 
 // UpdateTenant changes a tenant; fault.NotFound when there is none.
@@ -148,6 +154,9 @@ func (s *Store) UpdateTenant(ctx context.Context, by Actor, id TenantID, c Tenan
 			return fmt.Errorf("update tenant: %w", err)
 		}
 		if err := setReturnURLs(ctx, tx, id, tenant.ReturnURLs); err != nil {
+			return err
+		}
+		if tenant.Limits, err = changeLimits(ctx, tx, id, c.Limits); err != nil {
 			return err
 		}
 		return record(ctx, tx, id, by, change{action: auditTenantUpdated, target: id.String()})
@@ -209,7 +218,7 @@ func (s *Store) Tenants(ctx context.Context) ([]Tenant, error) {
 const (
 	tenantColumns = `
 		t.id, t.name, t.status = 'paused', t.completion, t.shared_client, coalesce(t.oauth_client_id, ''),
-		coalesce(t.restart_url, ''), t.created_at,
+		coalesce(t.restart_url, ''), t.created_at, ` + limitColumns + `,
 		ARRAY(SELECT u.url FROM tenant_return_urls u WHERE u.tenant_id = t.id ORDER BY u.url)`
 	selectTenant = `SELECT ` + tenantColumns + ` FROM tenants t`
 )
@@ -218,7 +227,9 @@ const (
 func (t *Tenant) columns() []any {
 	return []any{
 		&t.ID, &t.Name, &t.Paused, &t.Completion, &t.SharedClient, &t.OAuthClientID,
-		&t.RestartURL, &t.CreatedAt, &t.ReturnURLs,
+		&t.RestartURL, &t.CreatedAt,
+		&t.Limits.Requests, &t.Limits.Burst, &t.Limits.Sessions, &t.Limits.Creates, &t.Limits.AtOnce,
+		&t.ReturnURLs,
 	}
 }
 

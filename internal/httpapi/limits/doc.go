@@ -1,0 +1,28 @@
+// Package limits holds each tenant to its rates and to the number of its calls at
+// once, over all replicas, and slows down those who guess keys.
+//
+// A rate is one token bucket a tenant, a row in Postgres. A replica borrows a slice of
+// it, as large as what it was asked for within the last second, and spends that by
+// itself:
+//
+//	request ──▶ slice at hand? ──yes──▶ served                       (no statement)
+//	               │ no
+//	               ▼
+//	            borrow: one statement ──▶ granted ──▶ served
+//	               │                        └─ nothing: refused, and so is whoever comes
+//	               │                           within the next 100 ms   (no statement)
+//	               └─ database away: a tenth of the rate, by this replica's own clock,
+//	                  until a borrow works again
+//
+// So no token is spent twice, whatever the number of replicas, and a slice that is not
+// spent lapses after two seconds: a replica keeps back what it was asked for lately, and
+// no more. A bucket that is asked more than it has is emptied by all together.
+//
+// Calls at once are counted by each replica for itself: its share is the tenant's limit
+// divided by the replicas that are alive, rounded up. A call that finds its share used
+// waits a second for its turn.
+//
+// Failed authentication is counted by address and by the beginning of the key. Keys
+// that have worked here lately are let through all the same, so that one bad client
+// does not shut out its neighbours behind the same address.
+package limits

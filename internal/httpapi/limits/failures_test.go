@@ -1,0 +1,146 @@
+package limits_test
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/connect-prisma/server/internal/httpapi/limits"
+)
+
+func address(n uint32) netip.Addr {
+	var raw [4]byte
+	binary.BigEndian.PutUint32(raw[:], n)
+	return netip.AddrFrom4(raw)
+}
+
+func anyKey() string { return "cpk_" + strings.ToLower(rand.Text()) }
+
+// guess tries keys until one has to wait, and returns how many were looked up.
+func guess(f *limits.Failures, from func(i int) netip.Addr, key func() string) int {
+	for i := range 10_000 {
+		k := key()
+		if f.Wait(from(i), k) > 0 {
+			return i
+		}
+		f.Failed(from(i), k)
+	}
+	return 10_000
+}
+
+func TestFailuresOfAnAddress(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := limits.NewFailures(limits.FailureRate{}, clock)
+		one := func(int) netip.Addr { return address(1) }
+		if n := guess(f, one, anyKey); n != 30 {
+			t.Errorf("%d guesses were looked up at once, want 30", n)
+		}
+		if wait := f.Wait(address(1), anyKey()); wait <= 0 || wait > time.Second {
+			t.Errorf("the next waits %s, want a second at most", wait)
+		}
+		if wait := f.Wait(address(2), anyKey()); wait != 0 {
+			t.Errorf("another address waits %s", wait)
+		}
+		if wait := f.Wait(address(1), ""); wait == 0 {
+			t.Error("who sends no key at all does not wait")
+		}
+		looked := 0
+		for range 600 { // a minute
+			time.Sleep(100 * time.Millisecond)
+			looked += guess(f, one, anyKey)
+		}
+		if looked < 55 || looked > 61 {
+			t.Errorf("%d guesses were looked up in a minute, want 60", looked)
+		}
+		time.Sleep(time.Hour)
+		if n := guess(f, one, anyKey); n != 30 {
+			t.Errorf("%d guesses were looked up after an hour, want 30", n)
+		}
+	})
+}
+
+// In IPv6 everybody has a network of addresses.
+func TestFailuresOfANetwork(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := limits.NewFailures(limits.FailureRate{}, clock)
+		within := func(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("2001:db8:1:2::%x", i+1)) }
+		if n := guess(f, within, anyKey); n != 30 {
+			t.Errorf("%d guesses from one network were looked up, want 30", n)
+		}
+		if f.Wait(netip.MustParseAddr("2001:db8:1:3::1"), anyKey()) != 0 {
+			t.Error("the next network waits")
+		}
+		if f.Wait(netip.MustParseAddr("::ffff:192.0.2.1"), anyKey()) != 0 || f.Wait(netip.Addr{}, anyKey()) != 0 {
+			t.Error("an address that never failed waits")
+		}
+	})
+}
+
+// A key that is presented from everywhere waits wherever it comes from.
+func TestFailuresOfAKey(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := limits.NewFailures(limits.FailureRate{}, clock)
+		everywhere := func(i int) netip.Addr { return address(uint32(i) + 1) }
+		revoked := anyKey()
+		if n := guess(f, everywhere, func() string { return revoked }); n != 30 {
+			t.Errorf("one key was looked up %d times, want 30", n)
+		}
+		if n := guess(f, everywhere, func() string { return "not a key" }); n != 10_000 {
+			t.Errorf("what is no key shares a limit with others: %d", n)
+		}
+	})
+}
+
+// Neighbours of a guesser that are known go on, and stop being known when they fail.
+func TestKnownKeysGoOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := limits.NewFailures(limits.FailureRate{}, clock)
+		good := anyKey()
+		f.Worked(good)
+		one := func(int) netip.Addr { return address(1) }
+		guess(f, one, anyKey)
+		if f.Wait(address(1), good) != 0 {
+			t.Error("a key that worked waits for a neighbour's guesses")
+		}
+		f.Failed(address(1), good) // revoked
+		if f.Wait(address(1), good) == 0 {
+			t.Error("a key that was revoked goes on")
+		}
+		f.Worked(good)
+		time.Sleep(time.Hour)
+		guess(f, one, anyKey)
+		if f.Wait(address(1), good) == 0 {
+			t.Error("a key that was not seen for an hour is known")
+		}
+	})
+}
+
+// Guessers can fill the memory and not more.
+func TestFailuresAreBounded(t *testing.T) {
+	t.Parallel()
+	f := limits.NewFailures(limits.FailureRate{}, clock)
+	for i := range uint32(5 * limits.Remembered) {
+		key := anyKey()
+		f.Failed(address(i), key)
+		f.Worked(anyKey())
+	}
+	addresses, prefixes, known := f.Size()
+	if addresses != limits.Remembered || prefixes != limits.Remembered || known != limits.Remembered {
+		t.Errorf("%d addresses, %d beginnings and %d keys are remembered, want %d each", addresses, prefixes, known, limits.Remembered)
+	}
+	for range 30 {
+		f.Failed(address(1), "")
+	}
+	if f.Wait(address(1), "") == 0 {
+		t.Error("a full memory takes no new address")
+	}
+}
