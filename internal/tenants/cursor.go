@@ -3,6 +3,7 @@ package tenants
 import (
 	"crypto/subtle"
 	"encoding/base64"
+	"strings"
 
 	"github.com/google/uuid"
 
@@ -34,7 +35,8 @@ func (s *Store) ParseCursor(tenant TenantID, list, cursor string) (ConnectionID,
 	refused := fault.New(fault.InvalidRequest, "The cursor does not belong to this list.", nil).
 		WithField("cursor", "Use the nextCursor of the page before, with the same filters.")
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
-	if err != nil || len(raw) != len(uuid.UUID{})+cursorMAC {
+	// Line breaks, which the decoder skips, would be another spelling.
+	if err != nil || strings.ContainsAny(cursor, "\r\n") || len(raw) != len(uuid.UUID{})+cursorMAC {
 		return ConnectionID{}, refused
 	}
 	last := ConnectionID{uuid.UUID(raw[:16])}

@@ -43,6 +43,7 @@ const (
 	EventNeedsReconnect     = "connection.needs_reconnect"
 	EventDisconnected       = "connection.disconnected"
 	auditConfirmed          = "connection.confirmed"
+	auditConnectionUpdated  = "connection.update"
 	EventDatabaseCreated    = "database.created"
 	EventDatabaseDeleted    = "database.deleted"
 	EventProjectCreated     = "project.created"
