@@ -86,6 +86,8 @@ type refreshSettings struct {
 	BreakerFrom  time.Duration `env:"REFRESH_BREAKER_FROM" envDefault:"5s"`
 	BreakerTo    time.Duration `env:"REFRESH_BREAKER_TO" envDefault:"30s"`
 	SuspectPause time.Duration `env:"REFRESH_SUSPECT_PAUSE" envDefault:"5s"`
+	LateFrom     time.Duration `env:"REFRESH_LATE_FROM" envDefault:"1m"`
+	LateTo       time.Duration `env:"REFRESH_LATE_TO" envDefault:"1h"`
 	Hold         time.Duration `env:"REFRESH_HOLD" envDefault:"30s"`
 	Leeway       time.Duration `env:"REFRESH_LEEWAY" envDefault:"0s"`
 	KeepAlive    time.Duration `env:"REFRESH_KEEP_ALIVE" envDefault:"1440h"` // 60 days

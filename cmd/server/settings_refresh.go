@@ -60,7 +60,7 @@ func (s refreshSettings) tune() prisma.RefreshSettings {
 		Lease: s.Lease, WriteAttempt: s.WriteAttempt, SaveRetryFrom: s.SaveFrom, SaveRetryTo: s.SaveTo,
 		PollFrom: s.PollFrom, PollTo: s.PollTo, BackoffFrom: s.BackoffFrom, BackoffTo: s.BackoffTo,
 		BreakerAfter: s.BreakerAfter, BreakerSlow: s.BreakerSlow, BreakerFrom: s.BreakerFrom, BreakerTo: s.BreakerTo,
-		SuspectPause: s.SuspectPause,
+		SuspectPause: s.SuspectPause, Late: prisma.LatePauses{From: s.LateFrom, To: s.LateTo},
 	}
 }
 

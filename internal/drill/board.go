@@ -139,7 +139,6 @@ func (b *board) summary(ctx context.Context, w *world) error {
 	b.count("avoidable loss", b.verdicts[avoidable], 0, of)
 	b.count("silently dead connections", b.verdicts[silent], 0, "")
 	b.count("unavoidable loss, by the simulator's count of lost answers", lost, b.unstored, of)
-	b.told("given up after two requests that Prisma did not answer", fmt.Sprintf("%d; it had used neither token", b.verdicts[givenUp]))
 	b.count("connections whose refresh never came to an end", b.verdicts[unsettled], 0, "")
 	b.count("refresh tokens presented twice, but for late retries", b.repeated, 0, of)
 	b.count("runs of `ledger verify` with findings", len(b.findings), 0, "("+b.verified+")")

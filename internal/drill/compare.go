@@ -30,13 +30,13 @@ type token struct {
 // evidence is what one connection is judged by.
 type evidence struct {
 	row     row
-	base    int64   // the generation of the grant's first token
-	live    bool    // its grant, at Prisma
-	tokens  []token // of the grant, the oldest first: one for each generation since base
-	sent    bool    // the stored token was presented, and the answer sent whole
-	exposed bool    // its replica died, or stood still for longer than the lease, with this generation in hand
-	retried []int64 // generations that the service says it presented once more
-	leeway  bool    // a used token gave another pair, so that tokens and generations don't match
+	base    int64         // the generation of the grant's first token
+	live    bool          // its grant, at Prisma
+	tokens  []token       // of the grant, the oldest first: one for each generation since base
+	sent    bool          // the stored token was presented, and the answer sent whole
+	exposed bool          // its replica died, or stood still for longer than the lease, with this generation in hand
+	retried map[int64]int // late retries of each generation, by the service's own account
+	leeway  bool          // a used token gave another pair, so that tokens and generations don't match
 }
 
 // verdict is what became of one connection.
@@ -52,10 +52,8 @@ const (
 	// lostWithProcess: Prisma used the token up, and the process that waited for the
 	// answer died or stood still for too long before it could store it.
 	lostWithProcess verdict = "lost with its process"
-	// givenUp: two requests in a row were not answered, so that the service may not ask
-	// again; Prisma had used neither.
-	givenUp verdict = "given up after two unanswered requests"
-	// avoidable: lost, and nothing of that kind had happened.
+	// avoidable: lost, and nothing of that kind had happened. A token that went unanswered,
+	// however often, is good as long as Prisma has not used it.
 	avoidable verdict = "lost for no reason"
 	// silent: the service says that it works, and it does not.
 	silent verdict = "dead, and the service does not say so"
@@ -75,8 +73,6 @@ func judge(e evidence) verdict {
 			return lostWithProcess
 		case used.Processed > 0 && !e.sent:
 			return lostUnanswered
-		case used.Processed == 0 && used.Received >= 2:
-			return givenUp
 		}
 		return avoidable
 	case "active":
@@ -99,16 +95,12 @@ func (e evidence) unstored() bool {
 }
 
 // repeats counts the tokens that were presented more often than the rules allow: once,
-// and once more where the service's own ledger has a late retry.
+// and once more for each late retry in the service's own ledger.
 func repeats(e evidence) (n int) {
-	allowed := make(map[int64]bool, len(e.retried))
-	for _, generation := range e.retried {
-		allowed[generation] = true
-	}
 	for i, t := range e.tokens {
-		most := 1
-		if e.leeway || allowed[e.base+int64(i)] {
-			most = 2
+		most := 1 + e.retried[e.base+int64(i)]
+		if e.leeway { // tokens and generations don't match
+			most = max(most, 2)
 		}
 		if t.Received > most {
 			n++
@@ -168,7 +160,7 @@ func (w *world) compare(ctx context.Context, leeway bool) (comparison, error) {
 		if e.unstored() {
 			result.unstored++
 		}
-		if what == avoidable || what == silent || what == givenUp || what == unsettled {
+		if what == avoidable || what == silent || what == unsettled {
 			result.strange = append(result.strange, fmt.Sprintf("%s: %s (%s, generation %d since %d, grant live: %t, tokens %+v)",
 				c.id, what, e.row.Status+" "+e.row.Reason, e.row.Generation, e.base, e.live, last(e.tokens, 3)))
 		}
@@ -176,7 +168,7 @@ func (w *world) compare(ctx context.Context, leeway bool) (comparison, error) {
 		case works, unsettled:
 		case silent:
 			result.silent = append(result.silent, c)
-		case lostUnanswered, lostWithProcess, givenUp, avoidable:
+		case lostUnanswered, lostWithProcess, avoidable:
 			result.lost = append(result.lost, c)
 		}
 	}
@@ -188,7 +180,7 @@ func (c comparison) gone() int { return len(c.lost) + len(c.silent) }
 
 func (c comparison) String() string {
 	parts := []string{fmt.Sprintf("%d work", c.verdicts[works])}
-	for _, v := range []verdict{lostUnanswered, lostWithProcess, givenUp, avoidable, silent, unsettled} {
+	for _, v := range []verdict{lostUnanswered, lostWithProcess, avoidable, silent, unsettled} {
 		if n := c.verdicts[v]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, v))
 		}
@@ -227,20 +219,24 @@ func (w *world) tokens(ctx context.Context) (map[string][]token, error) {
 	return byGrant, nil
 }
 
-// retries reads which generations the service presented once more, by its own account.
-func (w *world) retries(ctx context.Context) (map[string][]int64, error) {
+// retries reads how often the service presented which generations late, by its own account.
+func (w *world) retries(ctx context.Context) (map[string]map[int64]int, error) {
 	type retry struct {
 		ID         string
 		Generation int64
+		Times      int
 	}
 	found, err := list(ctx, w.db, pgx.RowToStructByPos[retry], `
-		SELECT connection_id::text, generation FROM refresh_ledger WHERE entry = 'begun' AND late_retry`)
+		SELECT connection_id::text, generation, count(*) FROM refresh_ledger WHERE entry = 'begun' AND late_retry GROUP BY 1, 2`)
 	if err != nil {
 		return nil, err
 	}
-	byID := make(map[string][]int64)
+	byID := make(map[string]map[int64]int)
 	for _, one := range found {
-		byID[one.ID] = append(byID[one.ID], one.Generation)
+		if byID[one.ID] == nil {
+			byID[one.ID] = make(map[int64]int)
+		}
+		byID[one.ID][one.Generation] = one.Times
 	}
 	return byID, nil
 }

@@ -33,7 +33,7 @@ func TestJudge(t *testing.T) {
 		"it died with the process":          {drill.Case(at("needs_reconnect", 2), false, true, true, used(), replayed, revoked), drill.LostWithProcess},
 		"exposed, and Prisma never used it": {drill.Case(at("needs_reconnect", 2), true, false, true, used(), live()), drill.Avoidable},
 		"given up after two requests": {
-			drill.Case(at("needs_reconnect", 2), true, false, false, used(), drill.Token{Received: 2, State: "live"}), drill.GivenUp,
+			drill.Case(at("needs_reconnect", 2), true, false, false, used(), drill.Token{Received: 2, State: "live"}), drill.Avoidable,
 		},
 		"given up after one":     {drill.Case(at("needs_reconnect", 2), true, false, false, used(), drill.Token{Received: 1, State: "live"}), drill.Avoidable},
 		"given up without cause": {drill.Case(at("needs_reconnect", 2), true, false, false, used(), live()), drill.Avoidable},
@@ -59,9 +59,10 @@ func TestRepeats(t *testing.T) {
 	}{
 		"once":                    {drill.Case(row, true, false, false, used(), live()), 0},
 		"twice":                   {drill.Case(row, true, false, false, twice, live()), 1},
-		"twice, a late retry":     {drill.WithRetries(drill.Case(row, true, false, false, twice, live()), 1), 0},
-		"the retry was another's": {drill.WithRetries(drill.Case(row, true, false, false, twice, live()), 2), 1},
-		"three times":             {drill.WithRetries(drill.Case(row, true, false, false, thrice, live()), 1), 1},
+		"twice, a late retry":     {drill.WithRetries(drill.Case(row, true, false, false, twice, live()), 1, 1), 0},
+		"the retry was another's": {drill.WithRetries(drill.Case(row, true, false, false, twice, live()), 2, 1), 1},
+		"three times":             {drill.WithRetries(drill.Case(row, true, false, false, thrice, live()), 1, 1), 1},
+		"three times, all told":   {drill.WithRetries(drill.Case(row, true, false, false, thrice, live()), 1, 2), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -112,7 +112,8 @@ func (n numbers) environment() []string {
 		set("CALLER_WAIT", n.callerWait), set("REFUSAL_AGE", refusalAge),
 		set("BACKOFF_FROM", 200*time.Millisecond), set("BACKOFF_TO", 2*time.Second),
 		set("BREAKER_SLOW", n.breakerSlow), set("BREAKER_FROM", 500*time.Millisecond), set("BREAKER_TO", 3*time.Second),
-		set("SUSPECT_PAUSE", 500*time.Millisecond), set("HOLD", n.hold), set("LEEWAY", n.leeway),
+		set("SUSPECT_PAUSE", 500*time.Millisecond), set("LATE_FROM", 500*time.Millisecond), set("LATE_TO", 2*time.Second),
+		set("HOLD", n.hold), set("LEEWAY", n.leeway),
 	}
 }
 

@@ -25,7 +25,6 @@ const (
 	Unsettled       = unsettled
 	LostUnanswered  = lostUnanswered
 	LostWithProcess = lostWithProcess
-	GivenUp         = givenUp
 	Avoidable       = avoidable
 	Silent          = silent
 )
@@ -35,9 +34,9 @@ func Case(r Row, live, sent, exposed bool, tokens ...Token) Evidence {
 	return evidence{row: r, base: 1, live: live, sent: sent, exposed: exposed, tokens: tokens}
 }
 
-// WithRetries notes generations that the service says it presented once more.
-func WithRetries(e Evidence, generations ...int64) Evidence {
-	e.retried = generations
+// WithRetries notes how often the service says that it presented a generation late.
+func WithRetries(e Evidence, generation int64, times int) Evidence {
+	e.retried = map[int64]int{generation: times}
 	return e
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -195,6 +196,62 @@ func TestUnusedSuspectsAreSettledLate(t *testing.T) {
 	}
 }
 
+// A token whose late retries stay without an answer is tried again when its pause is over,
+// though nobody calls.
+func TestUnusedSuspectsAreTriedAgain(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t)
+	c := w.Connect(t, w.Tenant, "user", prismasimtest.WorkspaceA)
+	storage := w.Store.TokensOf(w.Tenant.ID, connectionID(t, c.ID))
+	for n := range 4 {
+		w.Advance(t, time.Hour)
+		tokens, err := storage.Tokens(t.Context())
+		ok(t, err)
+		tokens.LateToo = true
+		claim, err := storage.Claim(t.Context(), tokens)
+		if ok(t, err); !claim.Due || claim.Late != (n > 0) {
+			t.Fatalf("claim %d: due %t, late %t", n, claim.Due, claim.Late)
+		}
+		ok(t, storage.Settle(t.Context(), claim, prisma.Unknown))
+	}
+	w.Expect(http.StatusServiceUnavailable)
+	wantRun(t, "during the pause", run(t, w), jobs.KeepAliveResult{})
+	got := w.GetConnection(t, w.Tenant, c.ID)
+	if d := got.Diagnosis; got.Status != "suspect" || d.Code != "renewal-unconfirmed" || !strings.Contains(d.Message, "The next time is at ") {
+		t.Errorf("the connection is %s: %+v", got.Status, d)
+	}
+	if answer := w.Call(t, w.Tenant.Key, http.MethodGet, "/v1/connections/"+c.ID+"/projects", nil); answer.Status != http.StatusServiceUnavailable ||
+		answer.Header.Get("Retry-After") < "200" || len(answer.Header.Get("Retry-After")) != 3 {
+		t.Errorf("a call meanwhile got %d, Retry-After %q", answer.Status, answer.Header.Get("Retry-After"))
+	}
+	w.Advance(t, 5*time.Minute)
+	wantRun(t, "after it", run(t, w), jobs.KeepAliveResult{Settled: 1})
+	if got := w.GetConnection(t, w.Tenant, c.ID); got.Status != "active" || got.Diagnosis.Code != "healthy" {
+		t.Errorf("the connection is %s: %+v", got.Status, got.Diagnosis)
+	}
+}
+
+// Where nobody calls, the job itself finds out that the endpoint is well again.
+func TestKeepAliveClosesTheBreaker(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t)
+	for i := range 4 {
+		w.Connect(t, w.Tenant, fmt.Sprint("user", i), prismasimtest.WorkspaceA)
+	}
+	w.Advance(t, 70*day)
+	w.Faults(t, map[string]any{"tokenFailBefore": 1})
+	run(t, w)
+	if state := w.Refresher.State(); state.Breaker == prisma.BreakerClosed {
+		t.Fatalf("three failures left the breaker %v", state.Breaker)
+	}
+	w.Faults(t, map[string]any{"tokenFailBefore": 0})
+	w.Advance(t, day)
+	run(t, w)
+	if state := w.Refresher.State(); state.Breaker != prisma.BreakerClosed {
+		t.Errorf("the breaker is %v", state.Breaker)
+	}
+}
+
 // A process died with its exchange, or the grant has nothing to renew it, and nobody
 // calls: the connection must not look healthy for ever.
 func TestUnusedConnectionsDoNotDieSilently(t *testing.T) {
@@ -243,6 +300,7 @@ func TestALateSaveIsConfirmed(t *testing.T) {
 	stalled, err := storage.Claim(t.Context(), tokens)
 	ok(t, err)
 	w.Advance(t, time.Hour)
+	tokens.LateToo = true
 	takenOver, err := storage.Claim(t.Context(), tokens)
 	if ok(t, err); !stalled.Due || !takenOver.Due {
 		t.Fatalf("claims due: %t, %t", stalled.Due, takenOver.Due)

@@ -25,6 +25,7 @@ type backoff struct {
 	until    time.Time
 	cause    error     // what failed last, for those who are told of the pause
 	forced   time.Time // when a refresh that a refused access token had forced last ended
+	advised  time.Time // when those who are told of the pause had better come back, if that is later
 }
 
 // newBackoffs returns backoffs whose pauses double between from and to. Forced refreshes
@@ -75,14 +76,22 @@ func (b *backoffs) failed(key string, now time.Time, atLeast time.Duration, jitt
 	return pause
 }
 
-// pause leaves the connection alone for d without counting a failure.
-func (b *backoffs) pause(key string, now time.Time, d time.Duration) {
+// pause leaves the connection alone for d without counting a failure. Those who are told
+// of it are advised to come back after advice, if that is longer.
+func (b *backoffs) pause(key string, now time.Time, d, advice time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.prune(now)
 	entry := b.entries[key]
-	entry.until = now.Add(d)
+	entry.until, entry.advised = now.Add(d), now.Add(max(d, advice))
 	b.entries[key] = entry
+}
+
+// advice is after what time those who are told of a pause should come back.
+func (b *backoffs) advice(key string, now time.Time) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return max(b.entries[key].advised.Sub(now), b.entries[key].until.Sub(now), 0)
 }
 
 // clear forgets the connection's failures.

@@ -198,6 +198,14 @@ func (b *breaker) wellSince(then time.Time) bool {
 	return !b.open && b.answered.After(then)
 }
 
+// seenWell notes that the endpoint has answered something other than an exchange. That
+// does not close an open breaker: only an exchange does.
+func (b *breaker) seenWell() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.answered = b.now()
+}
+
 // pause opens the breaker because the endpoint asked for it.
 func (b *breaker) pause(ctx context.Context, d time.Duration) {
 	b.mu.Lock()

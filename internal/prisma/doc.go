@@ -63,15 +63,23 @@
 //	    ├─ the token endpoint in trouble? ────> nothing is claimed; come back later
 //	    ├─ a place among the exchanges in flight: fair between shares, callers first
 //	    ├─ Claim ── held by another process ──> poll until its pair is stored
-//	    │    └───── already replaced ─────────> use the stored pair
+//	    │    ├───── already replaced ─────────> use the stored pair
+//	    │    ├───── sent before, too early ───> come back later
+//	    │    └───── sent before, late ────────> probe the endpoint without a token, claim again
 //	    │  due: the intent is durable
 //	    ├─ more than 5 s since the claim? ────> Settle(NotSent)
 //	    ├─ exchange: one request, 60 s to answer once it is written
 //	    │    ├─ not sent, or our client refused ─> Settle, back off, nobody blamed
 //	    │    ├─ invalid_grant ─> Settle, read again: replaced meanwhile, or reconnect
-//	    │    └─ no usable answer ─> Settle(Unknown): never resent at once
+//	    │    └─ no usable answer ─> Settle(Unknown): resent late, see below
 //	    └─ Save, repeated until it succeeds ──> only then handed to callers
 //	         └─ from the first failed try the pair is in the Spool too, if there is one
+//
+// A token whose answer was lost may have been used up or not. Sent again it either brings
+// a pair, or ends a grant that was lost already; so it is sent again, but only when that
+// can end nothing else: about when its access token ends (or was refused), and from then
+// on after growing pauses, never while the lease of the time before runs. This ends
+// with an answer, or when the refresh token is 90 days old.
 //
 // The storage's clock is the only one that decides about expiry; this process
 // contributes elapsed time on its monotonic clock. A storage without a clock or a lease

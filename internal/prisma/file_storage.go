@@ -44,8 +44,8 @@ type FileStorageConfig struct {
 //
 // The file is what the TypeScript SDK's storage for command line tools writes,
 // {"workspaceId", "accessToken", "refreshToken"}, and beside them some members of our
-// own: "issuedAt", "expiresAt", "generation", "intent", "suspect" and "ended". Members
-// that are neither are kept. A file with only those three is read as a pair of unknown
+// own: "issuedAt", "expiresAt", "generation", "intent", "suspect", "retries", "notBefore"
+// and "ended". Members that are neither are kept. A file with only those three is read as a pair of unknown
 // age. After ClearTokens it holds no tokens but
 // still exists, because its generation fences saves that come late.
 //
@@ -57,8 +57,8 @@ type FileStorageConfig struct {
 //
 // A refresh holds a file lock from its claim to its end, which the kernel frees when
 // the process dies; what stays is the intent in the file. The next process then knows
-// that the refresh token may have been sent, and presents it once more, but only when
-// its access token is about to end or was refused (see MemoryStorage.Claim). A process
+// that the refresh token may have been sent, and presents it again, but only when its
+// access token is about to end or was refused (see MemoryStorage.Claim). A process
 // that is stopped while it refreshes keeps the others waiting until it goes on or is
 // killed: it may hold the only live pair.
 //
@@ -211,7 +211,7 @@ func (s *FileStorage) Save(ctx context.Context, claim Claim, fresh Tokens) error
 func (s *FileStorage) Settle(ctx context.Context, claim Claim, outcome Outcome) error {
 	defer s.release(claim.Taken)
 	return s.change(ctx, false, func(_ string, file *tokenFile) (bool, error) {
-		return file.record.settle(claim, outcome), nil
+		return file.record.settle(claim, outcome, s.time()), nil
 	})
 }
 

@@ -30,6 +30,8 @@ const (
 	memberGeneration = "generation" // counts the pairs from 1; absent: another program wrote the file
 	memberIntent     = "intent"     // RFC 3339: when the exchange was claimed that has not ended
 	memberSuspect    = "suspect"    // true: an exchange before that one had an unknown outcome
+	memberRetries    = "retries"    // how often its refresh token was presented late; absent: never
+	memberNotBefore  = "notBefore"  // RFC 3339: the next such time is not before then; absent: at any time
 	memberEnded      = "ended"      // why there are no tokens: "refused" or "unknown"; absent: logged out
 )
 
@@ -58,6 +60,7 @@ func parseTokenFile(content []byte) (tokenFile, error) {
 		memberWorkspace: &tokens.WorkspaceID, memberAccess: &tokens.Access, memberRefresh: &tokens.Refresh,
 		memberIssued: &tokens.IssuedAt, memberExpires: &tokens.ExpiresAt, memberGeneration: &tokens.Generation,
 		memberIntent: &file.record.intentAt, memberSuspect: &file.record.suspect, memberEnded: &file.record.ended,
+		memberRetries: &file.record.retries, memberNotBefore: &file.record.notBefore,
 	}
 	for _, member := range members {
 		target, ours := known[member.name]
@@ -71,6 +74,7 @@ func parseTokenFile(content []byte) (tokenFile, error) {
 	}
 	sane := printable(tokens.Access, '!') && printable(tokens.Refresh, ' ') &&
 		tokens.Generation >= 0 && tokens.Generation < maxGeneration &&
+		file.record.retries >= 0 && file.record.retries < maxGeneration &&
 		slices.Contains([]ending{endedCleared, endedRefused, endedUnknown}, file.record.ended)
 	if !sane {
 		return tokenFile{}, ErrTokenFile
@@ -148,6 +152,8 @@ func (f tokenFile) format() ([]byte, error) {
 		{memberGeneration, tokens.Generation, tokens.Generation != 0},
 		{memberIntent, formatTime(f.record.intentAt), !f.record.intentAt.IsZero()},
 		{memberSuspect, true, f.record.suspect},
+		{memberRetries, f.record.retries, f.record.retries != 0},
+		{memberNotBefore, formatTime(f.record.notBefore), !f.record.notBefore.IsZero()},
 		{memberEnded, f.record.ended, f.record.ended != endedCleared},
 	} {
 		if member.present {

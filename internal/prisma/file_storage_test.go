@@ -378,6 +378,7 @@ func TestFileStorageLeaseEnds(t *testing.T) {
 		mend()
 		time.Sleep(time.Minute)
 		synctest.Wait()
+		stored.LateToo = true
 		retry, err := other.Claim(t.Context(), stored)
 		if err != nil || !retry.Due {
 			t.Errorf("Claim() after the lease: due = %t, held = %t, %v", retry.Due, retry.Held, err)

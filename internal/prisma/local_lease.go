@@ -40,6 +40,8 @@ type localLease struct {
 	memory  *suspicions
 	now     func() time.Time
 
+	taken time.Time // when the storage was read for the last claim, on now's clock
+
 	mu     sync.Mutex
 	unlock func()      // not nil while the storage's refresh lock is held
 	expiry *time.Timer // lets go of it when nobody ends the exchange
@@ -60,20 +62,21 @@ func (l *localLease) Claim(ctx context.Context, refused Tokens) (_ Claim, err er
 			l.release()
 		}
 	}()
-	taken := l.now()
+	l.taken = l.now()
 	current, err := l.storage.Tokens(ctx)
 	if err != nil {
 		return Claim{}, err
 	}
 	if current.ReadAt.IsZero() {
-		current.ReadAt = taken
+		current.ReadAt = l.taken
 	}
 	claim := Claim{Current: current, Taken: current.ReadAt}
 	if current.SamePair(refused) {
-		due, claim.Late, err = l.memory.allows(l.key, current, refused)
+		claim.Late, claim.TooEarly = l.memory.allows(l.key, current, refused, current.ReadAt)
+		due = claim.TooEarly == 0 && (!claim.Late || refused.LateToo)
 		claim.Due = due
 	}
-	return claim, err
+	return claim, nil
 }
 
 // Save stores the fresh pair unless the user has logged out or in meanwhile. The lock
@@ -113,7 +116,7 @@ func (l *localLease) save(ctx context.Context, claim Claim, fresh Tokens) error 
 func (l *localLease) Settle(ctx context.Context, claim Claim, outcome Outcome) error {
 	defer l.release()
 	if outcome == Unknown {
-		l.memory.raise(l.key, claim.Current)
+		l.memory.raise(l.key, claim.Current, claim.Late, claim.Taken.Add(l.now().Sub(l.taken)))
 	}
 	if outcome != InvalidGrant {
 		return nil

@@ -75,8 +75,9 @@ func (m *MemoryStorage) ClearTokensIfCurrent(_ context.Context, tokens Tokens) e
 }
 
 // Claim takes the lease if the pair is still refused and may be exchanged. A refresh
-// token of unknown outcome is presented once more, when its access token is about to
-// end or was refused; after that the error is of kind fault.ReconnectRequired.
+// token of unknown outcome is presented again, but late: when its access token is about
+// to end or was refused, and then, with pauses from a minute to an hour, after its end.
+// Once it is 90 days old the error is of kind fault.ReconnectRequired.
 func (m *MemoryStorage) Claim(_ context.Context, refused Tokens) (Claim, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -106,7 +107,7 @@ func (m *MemoryStorage) Save(_ context.Context, claim Claim, fresh Tokens) error
 func (m *MemoryStorage) Settle(_ context.Context, claim Claim, outcome Outcome) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.record.settle(claim, outcome) {
+	if m.record.settle(claim, outcome, m.now()) {
 		m.leaseUntil = time.Time{}
 	}
 	return nil

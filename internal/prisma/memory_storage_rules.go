@@ -13,7 +13,7 @@ type ending string
 const (
 	endedCleared ending = ""
 	endedRefused ending = "refused" // the token endpoint said that the refresh token is dead
-	endedUnknown ending = "unknown" // its refresh token was presented twice and no answer ever came
+	endedUnknown ending = "unknown" // no answer ever came, and by now its refresh token is too old
 )
 
 // record is what MemoryStorage and FileStorage know of their one connection, and the
@@ -25,15 +25,17 @@ const (
 //	no       zero      it was never presented
 //	no       set       an exchange runs, or was cut off: its outcome is unknown
 //	yes      zero      an exchange has ended and its outcome is unknown
-//	yes      set       it is being presented once more, or that was cut off too
+//	yes      set       it is being presented late, or that was cut off too
 //
-// A token of unknown outcome is presented once more and only late (claim); after a
-// second unknown outcome it is never sent again.
+// A token of unknown outcome is presented again, but only late (claim), until there is an
+// answer or it is too old to bring one.
 type record struct {
-	tokens   Tokens // Generation outlives the pair: it fences late saves
-	ended    ending
-	intentAt time.Time // Claim.Taken of the exchange that was begun and has not ended
-	suspect  bool
+	tokens    Tokens // Generation outlives the pair: it fences late saves
+	ended     ending
+	intentAt  time.Time // Claim.Taken of the exchange that was begun and has not ended
+	suspect   bool
+	retries   int       // late ones, begun and not known to have sent nothing
+	notBefore time.Time // for the next one; zero: before the first
 }
 
 // present reports whether there is a pair.
@@ -80,26 +82,38 @@ func (r *record) claim(refused Tokens, now time.Time, held func() (bool, error))
 	if claim.Held, err = held(); err != nil || claim.Held {
 		return claim, false, err
 	}
-	open := !r.intentAt.IsZero() // left by whoever had the lease before
+	late := r.suspect || !r.intentAt.IsZero() // the intent was left by whoever had the lease before
+	from := lateFrom(current, r.retries, r.notBefore)
 	switch {
-	case open && r.suspect:
-		// Its one late retry was cut off too: from here on every presentation is more
-		// likely to be a replay than to help.
+	case late && !r.tokens.IssuedAt.IsZero() && now.Sub(r.tokens.IssuedAt) >= RefreshTokenLife:
 		r.end(endedUnknown)
 		_, err = r.read(now)
 		return Claim{}, true, err
-	case (open || r.suspect) && !aboutToEnd(current) && !aboutToEnd(refused):
+	case late && from.After(now) && (r.retries > 0 || !useless(refused)):
 		// Too early to present it again. An open intent stays as it is: whoever wrote it
 		// may still come and say that nothing was sent.
+		claim.TooEarly = from.Sub(now)
+		return claim, false, nil
+	case late && !refused.LateToo:
+		claim.Late = true
 		return claim, false, nil
 	}
-	r.suspect = open || r.suspect
 	if r.tokens.Generation == 0 { // somebody else's file: counting begins, or a late save could not be fenced
 		r.tokens.Generation, claim.Current.Generation = 1, 1
 	}
-	r.intentAt = now
-	claim.Due, claim.Late = true, r.suspect
+	r.suspect, r.intentAt = late, now
+	if late {
+		r.postpone(r.retries+1, now)
+	}
+	claim.Due, claim.Late = true, late
 	return claim, true, nil
+}
+
+// postpone counts a late retry and puts the next one off. These storages serve one user,
+// so they have the pauses that RefreshSettings have by default.
+func (r *record) postpone(retries int, now time.Time) {
+	r.retries = retries
+	r.notBefore = now.Add(LatePauses{}.After(r.tokens.Refresh, retries))
 }
 
 // save stores the fresh pair if the claim's is still the stored one. changed is false
@@ -130,7 +144,7 @@ func (r *record) awaits(claim Claim) bool {
 // settle ends an exchange that gave no pair and reports whether the record changed.
 // Except for a dead refresh token it only ends its own intent, never that of a later
 // claim.
-func (r *record) settle(claim Claim, outcome Outcome) (changed bool) {
+func (r *record) settle(claim Claim, outcome Outcome, now time.Time) (changed bool) {
 	if !r.present() || !r.awaits(claim) {
 		return false
 	}
@@ -141,20 +155,14 @@ func (r *record) settle(claim Claim, outcome Outcome) (changed bool) {
 	if !r.intentAt.Equal(claim.Taken) {
 		return false
 	}
+	r.intentAt = time.Time{}
 	switch {
-	case outcome != Unknown: // this exchange did nothing, but one before it may have
-		r.intentAt = time.Time{}
-	case r.suspect:
-		r.end(endedUnknown)
-	default:
-		r.suspect, r.intentAt = true, time.Time{}
+	case outcome == Unknown && r.suspect:
+		r.postpone(r.retries, now) // the pause begins with the end of what went before
+	case outcome == Unknown:
+		r.suspect = true
+	case r.suspect: // this exchange did nothing, but one before it may have
+		r.retries, r.notBefore = max(r.retries-1, 0), time.Time{}
 	}
 	return true
-}
-
-// aboutToEnd reports whether an access token has so little life left that sending a
-// refresh token again can cost nothing more. One of unknown life counts as ended: it
-// is only ever replaced because the API refused it.
-func aboutToEnd(t Tokens) bool {
-	return t.ExpiresAt.IsZero() || t.ExpiresAt.Sub(t.ReadAt) <= time.Minute
 }

@@ -27,6 +27,7 @@ func claim(t *testing.T, s *prisma.MemoryStorage) prisma.Claim {
 	if err != nil {
 		t.Fatalf("Tokens() error = %v", err)
 	}
+	stored.LateToo = true
 	c, err := s.Claim(t.Context(), stored)
 	if err != nil {
 		t.Fatalf("Claim() error = %v", err)

@@ -42,6 +42,25 @@ func (s impatient) Claim(ctx context.Context, refused prisma.Tokens) (prisma.Cla
 	return s.MemoryStorage.Claim(ctx, refused)
 }
 
+// hasty presents a token for a third time while the lease of the second one runs.
+type hasty struct {
+	*prisma.MemoryStorage
+
+	retried map[string]bool
+}
+
+func (s hasty) Claim(ctx context.Context, refused prisma.Tokens) (prisma.Claim, error) {
+	claim, err := s.MemoryStorage.Claim(ctx, refused)
+	if claim.Held && s.retried[claim.Current.Refresh] && !claim.Current.ExpiresAt.After(now()) {
+		claim.Taken = now()
+		claim.Held, claim.Due, claim.Late = false, true, true
+	}
+	if claim.Due && claim.Late {
+		s.retried[claim.Current.Refresh] = true
+	}
+	return claim, err
+}
+
 // unfenced saves whatever comes.
 type unfenced struct{ *prisma.MemoryStorage }
 
@@ -75,6 +94,9 @@ func TestModelCatchesMistakes(t *testing.T) {
 		},
 		"early replay": {
 			func(s *prisma.MemoryStorage) modelStorage { return impatient{s} }, []string{"I2"},
+		},
+		"a second late retry before the lease of the first has ended": {
+			func(s *prisma.MemoryStorage) modelStorage { return hasty{s, map[string]bool{}} }, []string{"I1", "I2"},
 		},
 		"save without generation": {
 			func(s *prisma.MemoryStorage) modelStorage { return unfenced{s} }, []string{"I5"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -170,8 +171,7 @@ func (p *modelProcess) Claim(ctx context.Context, refused prisma.Tokens) (claim 
 			p.model.seen["a lease that another process holds"]++
 		}
 		if t := p.model.tokens[claim.Current.Refresh]; claim.Due {
-			t.intents++
-			t.claimed = claim.Taken
+			t.leases = append(t.leases, claim.Taken.Add(prisma.RefreshSettings{}.WithDefaults().Lease))
 		}
 		return err
 	})
@@ -207,12 +207,8 @@ func (p *modelProcess) Save(ctx context.Context, claim prisma.Claim, fresh prism
 func (p *modelProcess) Settle(ctx context.Context, claim prisma.Claim, outcome prisma.Outcome) error {
 	return p.store(ctx, fmt.Sprintf("settle of %s as %s", claim.Current.Refresh, outcome), func() error {
 		t := p.model.tokens[claim.Current.Refresh]
-		_, gone := p.model.storage.Tokens(ctx) // then it is too late to say so
-		unused := outcome == prisma.NotSent || outcome == prisma.Misconfigured
-		if unused && gone == nil && t.claimed.Equal(claim.Taken) {
-			t.intents--
-			t.claimed = time.Time{}
-		}
+		until := claim.Taken.Add(prisma.RefreshSettings{}.WithDefaults().Lease)
+		t.leases = slices.DeleteFunc(t.leases, until.Equal)
 		return p.model.storage.Settle(ctx, claim, outcome)
 	})
 }

@@ -26,11 +26,11 @@ type modelToken struct {
 	name      string
 	expires   time.Time // of the access token, by the server
 	inFlight  int
-	presented int       // requests that came far enough to use it up
-	intents   int       // claims of which the storage never heard that nothing came of them
-	claimed   time.Time // when the last of these was taken
+	presented int         // requests that came far enough to use it up
+	leases    []time.Time // ends of the leases under which it may have been presented, without those that were settled
 	processed bool
 	delivered bool // its successor reached a storage that could take it
+	tooLate   bool // not before it was presented again
 	refused   bool // the API has answered its access token with 401
 }
 
@@ -81,14 +81,25 @@ func (m *model) arrive(p *modelProcess, name string) *modelToken {
 	}
 	switch {
 	case t.presented == 0:
-	case t.presented > 1:
-		m.violation("I2: %s is presented a third time", name)
-	case !t.refused && now().Before(m.durable[name].Add(-time.Minute)):
+	case t.presented == 1 && !t.refused && now().Before(m.durable[name].Add(-time.Minute)):
 		m.violation("I2: %s is presented again while its access token lives", name)
+	case t.presented > 1 && now().Before(m.durable[name]):
+		m.violation("I2: %s is presented a further time while its access token lives", name)
 	}
-	if t.presented == 1 {
+	// Its own lease is the last one.
+	for _, until := range t.leases[:max(len(t.leases)-1, 0)] {
+		if t.presented > 0 && now().Before(until) {
+			m.violation("I2: %s is presented again while an earlier lease runs", name)
+		}
+	}
+	switch t.presented {
+	case 0:
+	case 1:
 		m.seen["a late retry"]++
+	default:
+		m.seen["a further late retry"]++
 	}
+	t.tooLate = t.tooLate || t.processed && !t.delivered
 	t.inFlight++
 	t.presented++
 	return t
@@ -108,6 +119,9 @@ func (m *model) process(t *modelToken) (prisma.Grant, error) {
 		return prisma.Grant{}, &prisma.TokenError{Class: prisma.InvalidGrant, Code: "invalid_grant", Status: 400}
 	}
 	t.processed = true
+	if t.presented > 2 {
+		m.seen["a pair that healed late"]++
+	}
 	next := m.issue(g)
 	return prisma.Grant{
 		Access: "access-" + next.name, Refresh: next.name, WorkspaceID: "wksp_1", ExpiresIn: modelLife, Rotated: true,

@@ -2,6 +2,7 @@ package prisma_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -18,12 +19,14 @@ import (
 // in a schedule drawn from a seed. What it checks after every step:
 //
 //	I1  a refresh token is never in two requests at once
-//	I2  it is presented twice only after an unknown outcome, once, and late
+//	I2  it is presented again only after an unknown outcome: for the first time when its
+//	    access token is about to end, further times only once that has ended and the
+//	    lease of the time before is over
 //	I3  a pair is stored before its access token is handed out
 //	I4  the generation moves by exactly 1
 //	I5  what is stored is the user's grant, or the storage says that there is none
 //	I6  a grant is lost only if the server used a token up and no process that lived
-//	    on heard the answer, or if twice it could not be known whether it did
+//	    on heard the answer and stored it within its lease
 type model struct {
 	seed    uint64
 	storage modelStorage
@@ -110,7 +113,7 @@ func (m *model) observe(ctx context.Context) {
 // checkLoss checks that the user's grant had to be lost; mu is held.
 func (m *model) checkLoss() {
 	for _, t := range m.user.tokens {
-		if t.processed && !t.delivered || t.intents > 1 {
+		if t.processed && (!t.delivered || t.tooLate) {
 			return
 		}
 	}
@@ -221,7 +224,11 @@ func (m *model) end(processes []*modelProcess) {
 		if err = p.call(); err == nil {
 			break
 		}
-		time.Sleep(2 * time.Minute)
+		var wait time.Duration // of an hour and a quarter at most
+		if e, ok := errors.AsType[*fault.Error](err); ok {
+			wait = e.RetryAfter
+		}
+		time.Sleep(2*time.Minute + wait)
 	}
 	for _, q := range append(processes, p) {
 		q.kill()
@@ -315,7 +322,7 @@ func TestModel(t *testing.T) {
 			}
 			t.Log(seen)
 			for _, what := range []string{
-				"a late retry", "a replay", "a lost grant", "a save after its lease", "a superseded save",
+				"a late retry", "a further late retry", "a pair that healed late", "a replay", "a lost grant", "a save after its lease", "a superseded save",
 				"an entry of the spool", "a lease that another process holds",
 			} {
 				if seen[what] == 0 {

@@ -34,8 +34,8 @@ func (r *Refresher) fly(ctx context.Context, conn Connection, o order) (tokens T
 	if pause := r.backoffs.remaining(conn.Key, r.now()); pause > 0 {
 		return Tokens{}, errUnavailable(pause, r.backoffs.reason(conn.Key))
 	}
-	if pause := r.suspects.remaining(conn.Key, r.now()); pause > 0 && !o.forced {
-		return Tokens{}, errUnavailable(pause, nil)
+	if r.suspects.remaining(conn.Key, r.now()) > 0 && !o.forced {
+		return Tokens{}, errUnavailable(r.suspects.advice(conn.Key, r.now()), nil)
 	}
 	lease := leaseOf(conn.Key, conn.Storage, r.suspicions, r.now)
 	begun := r.now()
@@ -118,6 +118,15 @@ func (r *Refresher) claim(
 ) (Claim, error) {
 	claimed := r.now()
 	claim, err := r.take(ctx, lease, stale)
+	if err == nil && claim.Late && !claim.Due {
+		// Asked before the claim: whoever dies while it asks leaves no intent behind.
+		if err := r.probe(ctx, leave); err != nil {
+			return Claim{}, r.outOfOrder(conn, err)
+		}
+		stale.LateToo = true
+		claimed = r.now()
+		claim, err = r.take(ctx, lease, stale)
+	}
 	guard := r.settings.SendGuard
 	if claim.SendWithin > 0 {
 		guard = min(guard, claim.SendWithin)
@@ -130,16 +139,16 @@ func (r *Refresher) claim(
 	case !claim.Due:
 		// Apart from the pauses after failures: they don't hold up a caller whose access
 		// token was refused, and this one must not either.
-		r.suspects.pause(conn.Key, r.now(), r.settings.SuspectPause)
-		return Claim{}, errUnavailable(r.settings.SuspectPause, nil)
+		r.suspects.pause(conn.Key, r.now(), r.settings.SuspectPause, claim.TooEarly)
+		return Claim{}, errUnavailable(max(r.settings.SuspectPause, claim.TooEarly), nil)
 	case claim.Current.Refresh == "":
 		_ = r.settle(ctx, conn, lease, claim, NotSent) // logged there
 		return Claim{}, errNoRefreshToken()
 	}
-	if claim.Late {
+	if claim.Late && !stale.LateToo { // a storage that does not ask first
 		if err := r.probe(ctx, leave); err != nil {
 			_ = r.settle(ctx, conn, lease, claim, NotSent) // logged there
-			return Claim{}, errUnavailable(r.backoffs.failed(conn.Key, r.now(), 0, r.jitter(conn.Key, 0), err), err)
+			return Claim{}, r.outOfOrder(conn, err)
 		}
 	}
 	if r.now().Sub(claimed) > guard {
@@ -155,9 +164,14 @@ func (r *Refresher) claim(
 // is well.
 const freshAnswer = 30 * time.Second
 
-// probe finds out whether the token endpoint is well, before a refresh token is sent for
-// the last time: one that is sent into an outage is lost whatever it was worth. Without
-// a recent answer the endpoint is asked something that costs nothing.
+// outOfOrder pauses a connection because the token endpoint does not answer a probe.
+func (r *Refresher) outOfOrder(conn Connection, cause error) error {
+	return errUnavailable(r.backoffs.failed(conn.Key, r.now(), 0, r.jitter(conn.Key, 0), cause), cause)
+}
+
+// probe finds out whether the token endpoint is well, before a refresh token is sent
+// late: into an outage it would be sent for nothing, and the next time is further away.
+// Without a recent answer the endpoint is asked something that costs nothing.
 func (r *Refresher) probe(ctx context.Context, leave *pass) error {
 	prober, ok := r.exchanger.(Prober)
 	if !ok || r.breaker.wellSince(r.now().Add(-freshAnswer)) {
@@ -166,9 +180,11 @@ func (r *Refresher) probe(ctx context.Context, leave *pass) error {
 	err := prober.Probe(ctx)
 	if err != nil {
 		leave.end(ctx, failed)
-		r.logger.WarnContext(ctx, "a last refresh waits: the token endpoint does not answer", slog.Any("error", err))
+		r.logger.WarnContext(ctx, "a late refresh waits: the token endpoint does not answer", slog.Any("error", err))
+		return err
 	}
-	return err
+	r.breaker.seenWell()
+	return nil
 }
 
 // take takes the lease with a deadline: one that takes longer than the send guard is of
@@ -234,7 +250,7 @@ func (r *Refresher) heed(ctx context.Context, client OAuthClient, cause error) {
 	if failure.Status != http.StatusTooManyRequests {
 		return
 	}
-	r.limited.pause(client.ID, now, pause)
+	r.limited.pause(client.ID, now, pause, 0)
 	if r.limited.others(client.ID, now) {
 		r.breaker.pause(ctx, failure.RetryAfter)
 	}

@@ -85,6 +85,10 @@ type RefreshSettings struct {
 	// SuspectPause is how long this process leaves a connection alone whose refresh
 	// token must not be sent yet. Default 5 s.
 	SuspectPause time.Duration
+
+	// Late are the pauses between two late retries of a refresh token of unknown fate.
+	// They have to be what the storage uses. Defaults 1 min and 1 h.
+	Late LatePauses
 }
 
 // WithDefaults returns s with its zero fields filled.
@@ -113,6 +117,7 @@ func (s RefreshSettings) WithDefaults() RefreshSettings {
 		BreakerFrom:   cmp.Or(s.BreakerFrom, 5*time.Second),
 		BreakerTo:     cmp.Or(s.BreakerTo, 30*time.Second),
 		SuspectPause:  cmp.Or(s.SuspectPause, 5*time.Second),
+		Late:          s.Late.WithDefaults(),
 	}
 }
 
@@ -142,6 +147,7 @@ func (s RefreshSettings) Validate() error {
 		{"breaker's slow answer", s.BreakerSlow},
 		{"breaker pause", min(s.BreakerFrom, s.BreakerTo)},
 		{"suspect pause", s.SuspectPause},
+		{"pause between late retries", min(s.Late.From, s.Late.To)},
 	} {
 		if d.value <= 0 {
 			problems = append(problems, fmt.Errorf("%s must be positive, is %s", d.name, d.value))
@@ -168,6 +174,7 @@ func (s RefreshSettings) Validate() error {
 		{"poll", s.PollFrom, s.PollTo},
 		{"backoff", s.BackoffFrom, s.BackoffTo},
 		{"breaker pause", s.BreakerFrom, s.BreakerTo},
+		{"pause between late retries", s.Late.From, s.Late.To},
 	} {
 		if pause.from > pause.to {
 			problems = append(problems, fmt.Errorf("%s grows from %s to less, %s", pause.name, pause.from, pause.to))

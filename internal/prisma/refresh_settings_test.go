@@ -15,20 +15,21 @@ func TestRefreshSettings(t *testing.T) {
 		settings prisma.RefreshSettings
 		want     string // part of the error; "": none
 	}{
-		"defaults":          {prisma.RefreshSettings{}, ""},
-		"scaled down":       {prisma.RefreshSettings{Lease: 5 * time.Second, Write: time.Second, Stall: time.Second, SendGuard: time.Second, WriteAttempt: time.Second, Exchange: prisma.ExchangeTimeouts{Dial: time.Second, TLS: time.Second, Answer: time.Second}}, ""},
-		"lease too short":   {prisma.RefreshSettings{Lease: 179 * time.Second}, "longer than the lease"},
-		"answer too long":   {prisma.RefreshSettings{Exchange: prisma.ExchangeTimeouts{Answer: 61 * time.Second}}, "longer than the lease"},
-		"guard too long":    {prisma.RefreshSettings{SendGuard: 26 * time.Second}, "send guard"},
-		"attempt too long":  {prisma.RefreshSettings{WriteAttempt: 2 * time.Minute}, "write attempt"},
-		"negative":          {prisma.RefreshSettings{CallerWait: -1}, "caller wait must be positive"},
-		"no exchanges":      {prisma.RefreshSettings{Exchanges: -1}, "exchanges"},
-		"shares turned":     {prisma.RefreshSettings{RefreshFrom: 0.9, RefreshTo: 0.8}, "life"},
-		"share of all life": {prisma.RefreshSettings{RefreshTo: 1}, "life"},
-		"breaker never":     {prisma.RefreshSettings{BreakerAfter: -1}, "breaker"},
-		"breaker shrinks":   {prisma.RefreshSettings{BreakerFrom: time.Minute}, "breaker pause"},
-		"poll shrinks":      {prisma.RefreshSettings{PollTo: time.Millisecond}, "poll"},
-		"two rules at once": {prisma.RefreshSettings{Lease: time.Second, Exchanges: -1}, "exchanges"},
+		"defaults":           {prisma.RefreshSettings{}, ""},
+		"scaled down":        {prisma.RefreshSettings{Lease: 5 * time.Second, Write: time.Second, Stall: time.Second, SendGuard: time.Second, WriteAttempt: time.Second, Exchange: prisma.ExchangeTimeouts{Dial: time.Second, TLS: time.Second, Answer: time.Second}}, ""},
+		"lease too short":    {prisma.RefreshSettings{Lease: 179 * time.Second}, "longer than the lease"},
+		"answer too long":    {prisma.RefreshSettings{Exchange: prisma.ExchangeTimeouts{Answer: 61 * time.Second}}, "longer than the lease"},
+		"guard too long":     {prisma.RefreshSettings{SendGuard: 26 * time.Second}, "send guard"},
+		"attempt too long":   {prisma.RefreshSettings{WriteAttempt: 2 * time.Minute}, "write attempt"},
+		"negative":           {prisma.RefreshSettings{CallerWait: -1}, "caller wait must be positive"},
+		"no exchanges":       {prisma.RefreshSettings{Exchanges: -1}, "exchanges"},
+		"shares turned":      {prisma.RefreshSettings{RefreshFrom: 0.9, RefreshTo: 0.8}, "life"},
+		"share of all life":  {prisma.RefreshSettings{RefreshTo: 1}, "life"},
+		"breaker never":      {prisma.RefreshSettings{BreakerAfter: -1}, "breaker"},
+		"breaker shrinks":    {prisma.RefreshSettings{BreakerFrom: time.Minute}, "breaker pause"},
+		"poll shrinks":       {prisma.RefreshSettings{PollTo: time.Millisecond}, "poll"},
+		"late pauses shrink": {prisma.RefreshSettings{Late: prisma.LatePauses{From: 2 * time.Hour}}, "pause between late retries"},
+		"two rules at once":  {prisma.RefreshSettings{Lease: time.Second, Exchanges: -1}, "exchanges"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

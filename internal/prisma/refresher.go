@@ -95,7 +95,7 @@ func NewRefresher(cfg RefresherConfig) (*Refresher, error) {
 		limited:   pauses(),
 		suspects:  pauses(),
 
-		suspicions: newSuspicions(),
+		suspicions: newSuspicions(settings.Late),
 		spools:     cfg.Spool,
 		seed:       maphash.MakeSeed(),
 	}

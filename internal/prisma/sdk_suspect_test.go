@@ -14,7 +14,8 @@ import (
 // answered with a 502, and counts them all. probes are those without a token.
 type tokenRequests struct {
 	lost, sent, probes atomic.Int32
-	down               atomic.Bool // nothing is processed, and probes fail too
+	failing            atomic.Int32 // as lost, but not processed
+	down               atomic.Bool  // nothing is processed, and probes fail too
 }
 
 func (r *tokenRequests) intercept(w *world) {
@@ -30,6 +31,8 @@ func (r *tokenRequests) intercept(w *world) {
 		}
 		switch {
 		case r.down.Load():
+			rw.WriteHeader(http.StatusServiceUnavailable)
+		case req.ContentLength > 0 && r.failing.Add(-1) >= 0:
 			rw.WriteHeader(http.StatusServiceUnavailable)
 		case req.ContentLength > 0 && r.lost.Add(-1) >= 0:
 			next.ServeHTTP(discarded{http.Header{}}, req)
@@ -102,8 +105,8 @@ func TestRefusedSuspectIsRenewed(t *testing.T) {
 	})
 }
 
-// TestOutageDoesNotEndALogin: a token of unknown fate has one more chance, which is not
-// spent on an endpoint that is down. That is found out without a token.
+// TestOutageDoesNotEndALogin: a token of unknown fate is not spent on an endpoint that is
+// down. That is found out without a token.
 func TestOutageDoesNotEndALogin(t *testing.T) {
 	t.Parallel()
 	eachStorage(t, func(t *testing.T, w *world, _ prisma.TokenStorage, sdk *prisma.SDK) {
@@ -129,24 +132,62 @@ func TestOutageDoesNotEndALogin(t *testing.T) {
 	})
 }
 
-// TestNeverSentAThirdTime: two lost answers are as many as a refresh token may have.
-func TestNeverSentAThirdTime(t *testing.T) {
+// TestFailuresDoNotEndALogin: an endpoint that fails again and again with the same token
+// has not refused it. It is asked at ever longer pauses, until it answers.
+func TestFailuresDoNotEndALogin(t *testing.T) {
+	t.Parallel()
+	eachStorage(t, func(t *testing.T, w *world, _ prisma.TokenStorage, sdk *prisma.SDK) {
+		t.Helper()
+		var requests tokenRequests
+		requests.failing.Store(5) // the probes in between go well
+		requests.intercept(w)
+		w.advance(t, 61*time.Minute)
+		sent := make(map[time.Duration]bool)
+		for passed := time.Duration(0); passed < time.Hour; passed += 30 * time.Second {
+			before := requests.sent.Load()
+			if err := call(t.Context(), sdk); err == nil {
+				break
+			}
+			if requests.sent.Load() > before {
+				sent[passed] = true
+			}
+			w.offset.Add(int64(30 * time.Second))
+		}
+		// Twice in the first minutes, then with pauses of 1, 2, 4 and 8 min and some more.
+		if n := requests.sent.Load(); n != 6 {
+			t.Errorf("the refresh token was sent %d times, at %v; want 6 times", n, sent)
+		}
+		if err := call(t.Context(), sdk); err != nil {
+			t.Errorf("call after the failures: %v", err)
+		}
+		if _, _, replays := w.counts(t); replays != 0 {
+			t.Errorf("%d replays", replays)
+		}
+	})
+}
+
+// TestUsedTokenIsAnsweredInTheEnd: a token that was used up is found out by the answer to
+// its retry, and then the user has to log in.
+func TestUsedTokenIsAnsweredInTheEnd(t *testing.T) {
 	t.Parallel()
 	eachStorage(t, func(t *testing.T, w *world, _ prisma.TokenStorage, sdk *prisma.SDK) {
 		t.Helper()
 		var requests tokenRequests
 		requests.lost.Store(2)
 		requests.intercept(w)
-		w.expire(t)
+		w.advance(t, 61*time.Minute)
+		var refused *prisma.AuthError
 		for range 6 {
-			_ = call(t.Context(), sdk)
+			if failure, ok := errors.AsType[*prisma.AuthError](call(t.Context(), sdk)); ok && refused == nil {
+				refused = failure
+			}
 			w.offset.Add(int64(2 * time.Minute))
 		}
-		if got := requests.sent.Load(); got != 2 {
-			t.Errorf("the refresh token was sent %d times, want twice", got)
+		if got := requests.sent.Load(); got != 3 {
+			t.Errorf("the refresh token was sent %d times, want 3 times", got)
 		}
-		if failure, ok := errors.AsType[*prisma.AuthError](call(t.Context(), sdk)); !ok || !failure.RefreshTokenInvalid {
-			t.Errorf("error = %v, want an *AuthError that asks for a login", failure)
+		if refused == nil || !refused.RefreshTokenInvalid {
+			t.Errorf("error = %v, want an *AuthError that asks for a login", refused)
 		}
 	})
 }

@@ -49,6 +49,10 @@ type Tokens struct {
 	// Generation counts the connection's pairs from 1 and fences every write. 0 means
 	// that the storage does not count; pairs are then compared by value.
 	Generation int64
+
+	// LateToo is said to RefreshLease.Claim and means nothing elsewhere: the lease is
+	// wanted also if the exchange is a late retry. See Claim.Late.
+	LateToo bool
 }
 
 // SamePair reports whether t and other are the same token pair: the same generation
@@ -136,6 +140,12 @@ type RefreshLease interface {
 	// or because the API no longer takes it. In the latter case refused.ExpiresAt is
 	// not after refused.ReadAt, whatever is stored, and a storage may use that: the
 	// access token is of no use any more, so an open intent need not wait for its end.
+	//
+	// A refresh token of unknown fate is presented again while nothing is left to lose:
+	// for the first time when its access token is about to end or was refused, and
+	// further times only once that has ended, after the lease of the time before, with
+	// growing pauses (LatePauses). It is never given up for that alone: what ends it is an
+	// answer, or its own age (RefreshTokenLife).
 	Claim(ctx context.Context, refused Tokens) (Claim, error)
 
 	// Save stores the fresh pair and ends the lease, in one statement that applies
@@ -169,10 +179,17 @@ type Claim struct {
 	// than it does.
 	Taken time.Time
 
-	// Late: the refresh token was sent before, and nobody knows with what result. This is
-	// the last time that it may be sent, so it should not be wasted on an endpoint that
-	// does not answer.
+	// Late: the refresh token was sent before, and nobody knows with what result, so it
+	// should not be wasted on an endpoint that does not answer. Asked without
+	// Tokens.LateToo, a storage says Late alone and leaves everything as it is: whoever
+	// asks looks at the endpoint first and then asks with it. A storage that does not
+	// know of LateToo says Late and Due at once.
 	Late bool
+
+	// TooEarly, of a claim that is neither Due, Held nor Late and whose Current is the
+	// refused pair: how long it will be too early to send its refresh token, if that is
+	// known.
+	TooEarly time.Duration
 
 	// Forced: the refused access token had life left, so it was the API's refusal that
 	// asked for this exchange. A storage may keep the next one apart from it.
@@ -203,7 +220,8 @@ const (
 
 	// Unknown: the request was sent and no usable answer came back; the refresh token
 	// may be used up or not. It must not be sent again until the access token is
-	// about to end, because an early replay can only do harm.
+	// about to end, because an early replay can only do harm; and further times only
+	// once that has ended.
 	Unknown
 )
 

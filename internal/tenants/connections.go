@@ -28,7 +28,8 @@ const (
 const (
 	// ReasonRefused: Prisma refused the refresh token.
 	ReasonRefused = "refresh_token_refused"
-	// ReasonUnknown: the outcome of a refresh stayed unknown, also after the late retry.
+	// ReasonUnknown: the outcome of a refresh stayed unknown until the refresh token was
+	// too old.
 	ReasonUnknown = "refresh_outcome_unknown"
 	// ReasonNoRefreshToken: the grant came without a refresh token and has ended.
 	ReasonNoRefreshToken = "no_refresh_token"
@@ -69,12 +70,12 @@ const selectConnection = `
 
 func scanConnection(row pgx.CollectableRow) (Connection, error) {
 	var c Connection
-	var failing, failed, checked *time.Time
+	var failing, notBefore, checked *time.Time
 	err := row.Scan(&c.ID, &c.Tenant, &c.UserID, &c.WorkspaceID, &c.WorkspaceName, &c.ClientID, &c.Status, &c.Reason,
 		&c.StatusSince, &c.AccessUntil, &c.Metadata, &c.Generation, &c.CreatedAt,
 		&c.Signs.ReadAt, &c.Signs.IssuedAt, &c.Signs.Renewable, &c.Signs.Exchange, &c.Signs.Leased, &c.Signs.Client,
-		&c.Signs.TenantChangedAt, &failing, &failed, &c.Signs.Misconfigured, &checked, &c.Signs.Finding)
-	c.Signs.FailingSince, c.Signs.FailedAt, c.Signs.CheckedAt = orZero(failing), orZero(failed), orZero(checked)
+		&c.Signs.TenantChangedAt, &failing, &notBefore, &c.Signs.Misconfigured, &checked, &c.Signs.Finding)
+	c.Signs.FailingSince, c.Signs.NotBefore, c.Signs.CheckedAt = orZero(failing), orZero(notBefore), orZero(checked)
 	return c, err
 }
 
@@ -226,7 +227,8 @@ func (s *Store) storeGrant(ctx context.Context, tx pgx.Tx, by Actor, x Session, 
 				status = 'active', status_reason = NULL,
 				status_since = CASE WHEN status = 'active' THEN status_since ELSE app.now() END,
 				lease_id = NULL, lease_until = NULL, intent_generation = NULL, intent_at = NULL,
-				late_retry_generation = NULL, refresh_not_before = NULL, updated_at = app.now()
+				late_retries = 0, late_retries_of = NULL, late_retry_generation = NULL, refresh_not_before = NULL,
+				updated_at = app.now()
 			WHERE tenant_id = $1 AND id = $2`,
 			x.Tenant, target.ID, generation, access, refresh, grant.IssuedAt, grant.ExpiresAt, clientID)
 	} else {

@@ -88,8 +88,11 @@ type Signs struct {
 	TenantChangedAt time.Time
 
 	// FailingSince is when renewals of the current pair began to fail without spending
-	// its refresh token; zero: they don't. FailedAt is about when the last one did.
-	FailingSince, FailedAt time.Time
+	// its refresh token; zero: they don't.
+	FailingSince time.Time
+	// NotBefore is when the next renewal may be tried, soon after the last one failed;
+	// zero: at any time.
+	NotBefore time.Time
 	// Misconfigured: Prisma refused our client, or wants to hear less of it.
 	Misconfigured bool
 
@@ -120,7 +123,11 @@ func (s *Store) Diagnose(c Connection, endpointDown time.Time) Diagnosis {
 	if since.IsZero() {
 		since = c.StatusSince
 	}
-	return Diagnosis{Code: code, Message: code.message(c.Usable()), Action: code.Action(), Since: since}
+	message := code.message(c.Usable())
+	if code == DiagnosisUnconfirmed && !c.Usable() && c.Signs.NotBefore.After(c.Signs.ReadAt) {
+		message += " The next time is at " + c.Signs.NotBefore.UTC().Format(time.TimeOnly) + " UTC or soon after."
+	}
+	return Diagnosis{Code: code, Message: message, Action: code.Action(), Since: since}
 }
 
 // symptom finds the most pressing thing there is to say, and since when it is so; zero:
@@ -159,7 +166,7 @@ func (s *Store) symptom(c Connection, endpointDown time.Time) (DiagnosisCode, ti
 		case FindingWorks, FindingNothing:
 		}
 	}
-	if !signs.FailingSince.IsZero() && (signs.Leased || signs.ReadAt.Sub(signs.FailedAt) < failureHolds) {
+	if !signs.FailingSince.IsZero() && (signs.Leased || signs.ReadAt.Sub(signs.NotBefore) < failureHolds) {
 		if signs.Misconfigured {
 			return DiagnosisClientRefused, signs.FailingSince
 		}
@@ -220,8 +227,8 @@ func (c DiagnosisCode) message(usable bool) string {
 		return pick(usable, "Prisma does not answer when this connection is to be renewed. It works until its access ends, and is renewed as soon as Prisma answers.",
 			"Prisma does not answer when this connection is to be renewed. It works again as soon as Prisma answers.")
 	case DiagnosisUnconfirmed:
-		return pick(usable, "Prisma's answer to a renewal of this connection got lost. It works until its access ends; then one more try decides whether the user has to connect again.",
-			"Prisma's answer to a renewal of this connection got lost. One more try will decide whether the user has to connect again.")
+		return pick(usable, "Prisma's answer to a renewal of this connection got lost. It works until its access ends; then the renewal is tried again until Prisma answers.",
+			"Prisma's answer to a renewal of this connection got lost. The renewal is tried again, with pauses of up to an hour, until Prisma answers.")
 	case DiagnosisStopped:
 		return pick(usable, "This service renews no connection until its operator has looked at its database. The connection works until its access ends.",
 			"This service renews no connection until its operator has looked at its database.")
@@ -239,7 +246,7 @@ func (c DiagnosisCode) message(usable bool) string {
 		return pick(usable, "The connection was made with an OAuth client that has been replaced, and can't be renewed. The user has to connect again.",
 			"The connection was made with an OAuth client that has been replaced, and has ended. The user has to connect again.")
 	case DiagnosisUnknown:
-		return "Prisma's answer to a renewal of this connection got lost and could not be recovered. The user has to connect again."
+		return "Prisma's answer to a renewal of this connection got lost, and none came until its access could not be renewed any more. The user has to connect again."
 	case DiagnosisDisconnected:
 		return "The connection was ended on purpose."
 	case DiagnosisRefused:

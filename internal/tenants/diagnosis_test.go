@@ -65,6 +65,14 @@ func TestDiagnosis(t *testing.T) {
 			settle(prisma.Unknown)(t, l)
 			l.db.Advance(t, late)
 			settle(prisma.Unknown)(t, l)
+		}, 0, tenants.DiagnosisUnconfirmed},
+		"unknown until it is too old": {func(t *testing.T, l *leased) {
+			t.Helper()
+			settle(prisma.Unknown)(t, l)
+			stored := l.stored(t)
+			l.db.Advance(t, prisma.RefreshTokenLife)
+			_, err := l.Claim(t.Context(), stored)
+			wantKind(t, "Claim()", err, fault.ReconnectRequired)
 		}, 0, tenants.DiagnosisUnknown},
 		"no refresh token": {func(t *testing.T, l *leased) {
 			t.Helper()

@@ -63,6 +63,7 @@ const selectTended = `
 			  AND CASE WHEN status = 'suspect' AND intent_generation IS NULL THEN updated_at <= app.now() - $3::interval
 			           ELSE access_expires_at <= app.now() END
 			  AND (lease_until IS NULL OR lease_until <= app.now())
+			  AND (refresh_not_before IS NULL OR refresh_not_before <= app.now())
 			  AND (tended_not_before IS NULL OR tended_not_before <= app.now())
 		) AS needy WHERE NOT tenant_id = ANY ($5)
 	) AS turns ORDER BY turn, since, id LIMIT $4`

@@ -23,7 +23,7 @@ import (
 //	stored ──▶ begun ──▶ saved ──▶ begun ──▶ …      each saved counts the generation up
 //	             │ └───▶ not_sent, misconfigured    the token is as good as before
 //	             ├─────▶ invalid_grant              it is dead
-//	             └─────▶ unknown, or nothing at all one late retry may follow
+//	             └─────▶ unknown, or nothing at all late retries may follow
 //
 // A begun is written in the claim's own transaction: without it there is no exchange.
 // A saved follows the save in a transaction of its own, so that a token save waits for
@@ -82,6 +82,7 @@ type ledgerRow struct {
 	generation  int64 // of the pair that it is about; a saved's is the new one
 	attempt     int64 // the sequence of the begun that it ends; 0: none
 	lateRetry   bool
+	leaseUntil  *time.Time // of a begun: until when nobody may present the token again; nil: not said
 	replica     uuid.UUID
 	at          time.Time // by the database's clock, to the microsecond
 	fingerprint []byte    // of the pair's refresh token; nil: none, or not known
@@ -108,7 +109,11 @@ func (r *ledgerRow) message(c chain, previous []byte) [][]byte {
 		b = append(b, 0)
 	}
 	b = append(b, r.replica[:]...)
-	return [][]byte{previous, b, []byte(r.entry), r.fingerprint}
+	parts := [][]byte{previous, b, []byte(r.entry), r.fingerprint}
+	if r.leaseUntil != nil { // rows of earlier versions have none, and are proven as they were
+		parts = append(parts, appendNumbers(nil, r.leaseUntil.UnixMicro()))
+	}
+	return parts
 }
 
 func appendNumbers(b []byte, numbers ...int64) []byte {
@@ -162,8 +167,8 @@ func (c chain) lockLedgerHead(ctx context.Context, tx pgx.Tx) (ledgerHead, error
 const appendRow = `
 	WITH entry AS (
 		INSERT INTO refresh_ledger (tenant_id, connection_id, sequence, entry, generation, attempt, late_retry,
-			replica, at, fingerprint, key_id, mac)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12))
+			replica, at, fingerprint, key_id, mac, lease_until)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $14))
 	UPDATE connections SET ledger_count = $3, ledger_head = $12, ledger_generation = $13
 	WHERE tenant_id = $1 AND id = $2`
 
@@ -190,7 +195,7 @@ func (s *Store) chainRow(head *ledgerHead, row ledgerRow, refresh string) ([]any
 	}
 	return []any{
 		head.tenant, head.id, row.sequence, row.entry, row.generation, row.attempt, row.lateRetry,
-		row.replica, row.at, row.fingerprint, int64(row.key), row.mac, head.generation,
+		row.replica, row.at, row.fingerprint, int64(row.key), row.mac, head.generation, row.leaseUntil,
 	}, nil
 }
 

@@ -20,8 +20,7 @@ func (t *TokenStorage) chain() chain { return chain{tenant: t.tenant, id: t.id} 
 // beginInLedger queues the begun of a claim behind its intent, and writes first what
 // the chain lacks. What it returns stops the claim, so that nothing is exchanged
 // without a row that says so.
-func (t *TokenStorage) beginInLedger(ctx context.Context, tx pgx.Tx, head ledgerHead, claim prisma.Claim, lateRetry bool,
-	batch *pgx.Batch,
+func (t *TokenStorage) beginInLedger(ctx context.Context, tx pgx.Tx, head ledgerHead, claim prisma.Claim, batch *pgx.Batch,
 ) error {
 	if err := t.store.catchUp(ctx, tx, &head); err != nil {
 		return err
@@ -29,8 +28,14 @@ func (t *TokenStorage) beginInLedger(ctx context.Context, tx pgx.Tx, head ledger
 	if head.generation > claim.Current.Generation {
 		return errSpentInLedger
 	}
+	var leaseUntil *time.Time
+	if t.store.leeway == 0 {
+		until := claim.Taken.Add(t.store.leaseFor)
+		leaseUntil = &until
+	}
 	args, err := t.store.chainRow(&head, ledgerRow{
-		entry: entryBegun, generation: claim.Current.Generation, lateRetry: lateRetry, at: claim.Taken,
+		leaseUntil: leaseUntil,
+		entry:      entryBegun, generation: claim.Current.Generation, lateRetry: claim.Late, at: claim.Taken,
 	}, claim.Current.Refresh)
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ func openFolded(t *testing.T) *leased {
 		t.Fatalf("FoldLedger() of new rows = %d, %v", n, err)
 	}
 	l.db.Advance(t, 100*24*time.Hour)
+	l.young(t)
 	ok(t, l.Settle(t.Context(), l.due(t), prisma.Unknown))
 	l.exchange(t, "4")
 	l.checkpoint(t)
@@ -39,6 +40,12 @@ func openFolded(t *testing.T) *leased {
 	l.due(t)
 	l.wantLedger(t, "begun g3", "unknown 8 g3", "begun late g3", "saved 10 g4", "begun g4")
 	return l
+}
+
+// young makes the stored refresh token a younger one: folding takes longer than one lives.
+func (l *leased) young(t *testing.T) {
+	t.Helper()
+	l.sql(t, `UPDATE connections SET access_issued_at = app.now() - interval '2 days'`)
 }
 
 func TestFold(t *testing.T) {
@@ -56,6 +63,7 @@ func TestFold(t *testing.T) {
 		t.Errorf("FoldLedger() again = %d, %v", n, err)
 	}
 	l.db.Advance(t, 100*24*time.Hour) // the attempt without an end gets its late retry
+	l.young(t)
 	l.exchange(t, "5")
 	l.checkpoint(t)
 	if n, err := l.FoldLedger(t.Context(), retention); n != 4 || err != nil {

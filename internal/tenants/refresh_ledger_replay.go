@@ -3,6 +3,7 @@ package tenants
 import (
 	"bytes"
 	"fmt"
+	"time"
 
 	"github.com/connect-prisma/server/internal/sealing"
 )
@@ -12,6 +13,7 @@ type attempt struct {
 	sequence    int64
 	generation  int64
 	lateRetry   bool
+	leaseUntil  *time.Time
 	end         ledgerEntry // "": none so far
 	fingerprint []byte
 	key         uint32
@@ -85,11 +87,11 @@ func (r *replay) next(row ledgerRow) {
 	}
 }
 
-// begun takes a presentation: of the stored pair, and the first one, or the one late
-// retry after an outcome that nobody knows.
+// begun takes a presentation: of the stored pair, and the first one, or a late retry after
+// outcomes that nobody knows, once the leases of those before have ended.
 func (r *replay) begun(row ledgerRow) {
 	a := &attempt{
-		sequence: row.sequence, generation: row.generation, lateRetry: row.lateRetry,
+		sequence: row.sequence, generation: row.generation, lateRetry: row.lateRetry, leaseUntil: row.leaseUntil,
 		fingerprint: row.fingerprint, key: row.key,
 	}
 	r.attempts[row.sequence] = a
@@ -101,11 +103,13 @@ func (r *replay) begun(row ledgerRow) {
 		return
 	}
 	presented := 0
-	known := false // some earlier presentation's outcome
+	known := false  // some earlier presentation's outcome
+	leased := false // some earlier one may be on its way
 	for _, earlier := range r.current {
 		if earlier.maybeSpent() {
 			presented++
 			known = known || !earlier.open()
+			leased = leased || earlier.end == "" && earlier.leaseUntil != nil && row.at.Before(*earlier.leaseUntil)
 		}
 	}
 	spentAs, spent := r.spent[fingerprintKey(row.fingerprint, row.key)]
@@ -117,12 +121,12 @@ func (r *replay) begun(row ledgerRow) {
 		r.report(row.sequence, "the refresh token presented is not the one that was stored")
 	case spent && row.fingerprint != nil:
 		r.report(row.sequence, fmt.Sprintf("the refresh token was presented before, as that of generation %d", spentAs))
-	case presented > 1:
-		r.report(row.sequence, "the refresh token was presented a third time")
-	case presented == 1 && known:
+	case presented > 0 && known:
 		r.report(row.sequence, "the refresh token was presented again, although its outcome was known")
-	case presented == 1 && !row.lateRetry:
-		r.report(row.sequence, "the refresh token was presented again, and not as the late retry of a suspect connection")
+	case presented > 0 && !row.lateRetry:
+		r.report(row.sequence, "the refresh token was presented again, and not as a late retry of a suspect connection")
+	case leased && row.leaseUntil != nil: // with a leeway there are none, and a dead replica's attempt is repeated at once
+		r.report(row.sequence, "the refresh token was presented again, and the lease of an earlier attempt had not ended")
 	}
 	r.current = append(r.current, a)
 }

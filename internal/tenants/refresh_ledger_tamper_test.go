@@ -40,6 +40,8 @@ func TestTamperingIsFound(t *testing.T) {
 		"entry":       `UPDATE refresh_ledger SET entry = 'stored', attempt = 0 WHERE connection_id = $1 AND sequence = 5`,
 		"generation":  `UPDATE refresh_ledger SET generation = generation + 1` + ofIt,
 		"attempt":     `UPDATE refresh_ledger SET attempt = 2 WHERE connection_id = $1 AND sequence = 5`,
+		"lease_until": `UPDATE refresh_ledger SET lease_until = lease_until - interval '1 s'` + ofIt,
+		"no lease":    `UPDATE refresh_ledger SET lease_until = NULL` + ofIt,
 		"late_retry":  `UPDATE refresh_ledger SET late_retry = NOT late_retry` + ofIt,
 		"replica":     `UPDATE refresh_ledger SET replica = gen_random_uuid()` + ofIt,
 		"at":          `UPDATE refresh_ledger SET at = at + interval '1 microsecond'` + ofIt,
@@ -107,7 +109,7 @@ func TestTamperingIsFound(t *testing.T) {
 // A row or a whole chain is good in its own place alone.
 func TestForeignRowsAreFound(t *testing.T) {
 	t.Parallel()
-	const columns = `entry, generation, attempt, late_retry, replica, at, fingerprint, key_id, mac`
+	const columns = `entry, generation, attempt, late_retry, lease_until, replica, at, fingerprint, key_id, mac`
 	tests := map[string]func(t *testing.T, l *leased, other tenants.ConnectionID){
 		"a row of another connection": func(t *testing.T, l *leased, other tenants.ConnectionID) {
 			t.Helper()
@@ -206,16 +208,16 @@ func TestSecondPresentationIsFound(t *testing.T) {
 			l.due(t)
 			l.sql(t, `UPDATE connections SET lease_id = NULL, lease_until = NULL, intent_generation = NULL, intent_at = NULL`)
 			l.exchange(t, "2")
-		}, "not as the late retry of a suspect connection"},
-		"a third one": {func(t *testing.T, l *leased) {
+		}, "not as a late retry of a suspect connection"},
+		"again, before the lease of a late retry has ended": {func(t *testing.T, l *leased) {
 			t.Helper()
 			l.due(t)
 			l.db.Advance(t, late)
 			l.due(t)
-			l.sql(t, `UPDATE connections SET late_retry_generation = NULL`)
-			l.db.Advance(t, leaseFor+time.Second)
+			l.db.Advance(t, 2*time.Minute) // the pause, and less than a lease
+			l.sql(t, `UPDATE connections SET lease_id = NULL, lease_until = NULL, refresh_not_before = NULL`)
 			l.due(t)
-		}, "presented a third time"},
+		}, "the lease of an earlier attempt had not ended"},
 		"of one that is known to be dead": {func(t *testing.T, l *leased) {
 			t.Helper()
 			l.sql(t, `CREATE TABLE old AS TABLE connections`)

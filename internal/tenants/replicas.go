@@ -124,7 +124,7 @@ func (s *Store) beatEvery() time.Duration {
 // written. Only once for a generation.
 func (t *TokenStorage) inLeeway(ctx context.Context, tx pgx.Tx, row tokenRow, now time.Time) (time.Duration, error) {
 	if t.store.leeway == 0 || row.intentGeneration == nil || row.intentAt == nil || row.leaseOwner == nil ||
-		*row.leaseOwner == t.store.replica || row.lateRetry != nil && *row.lateRetry == row.tokens.Generation {
+		*row.leaseOwner == t.store.replica || row.retries() > 0 {
 		return 0, nil
 	}
 	left := row.intentAt.Add(t.store.leeway - leewayMargin).Sub(now)

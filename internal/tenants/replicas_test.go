@@ -90,7 +90,7 @@ func TestLeeway(t *testing.T) {
 			if left := leeway - 2*time.Second - tc.elapsed; claim.SendWithin <= 0 || claim.SendWithin > left {
 				t.Errorf("SendWithin = %s, want at most %s", claim.SendWithin, left)
 			}
-			l.wantState(t, "presented again", state{Status: "suspect", Generation: 1, Leased: true, Intent: true, Retried: true})
+			l.wantState(t, "presented again", state{Status: "suspect", Generation: 1, Leased: true, Intent: true, Retried: true, BackOff: true})
 			// Once is enough: the second to come waits, dead as the first may be.
 			third := l.replica(t, leeway)
 			l.db.Advance(t, 4*time.Second)

@@ -13,6 +13,7 @@ import (
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
 	"github.com/connect-prisma/server/internal/postgres"
+	"github.com/connect-prisma/server/internal/prisma"
 	"github.com/connect-prisma/server/internal/sealing"
 	"github.com/connect-prisma/server/migrations"
 )
@@ -63,19 +64,24 @@ type Config struct {
 	// LeaseFor is how long a refresh lease lasts by the database's clock; it must
 	// exceed connecting, answering, saving and a stall together. Default 180 s.
 	LeaseFor time.Duration
+
+	// Late are the pauses between two late retries of a refresh token of unknown fate.
+	// Defaults 1 min and 1 h.
+	Late prisma.LatePauses
 }
 
 // Store keeps everything in Postgres. It is safe for concurrent use.
 type Store struct {
-	pool      *pgxpool.Pool
-	tokenPool *pgxpool.Pool
-	keyset    *sealing.Keyset
-	shared    *OAuthClient
-	leaseFor  time.Duration
-	replica   uuid.UUID
-	leeway    time.Duration
-	fence     *fence
-	jobs      *river.Client[pgx.Tx] // only inserts
+	pool       *pgxpool.Pool
+	tokenPool  *pgxpool.Pool
+	keyset     *sealing.Keyset
+	shared     *OAuthClient
+	leaseFor   time.Duration
+	latePauses prisma.LatePauses
+	replica    uuid.UUID
+	leeway     time.Duration
+	fence      *fence
+	jobs       *river.Client[pgx.Tx] // only inserts
 
 	behindSaves afterwards
 }
@@ -85,6 +91,7 @@ func NewStore(cfg Config) (*Store, error) {
 	s := &Store{
 		pool: cfg.Pool, tokenPool: cfg.TokenPool, keyset: cfg.Keyset,
 		shared: cfg.SharedClient, leaseFor: cfg.LeaseFor, replica: cfg.Replica, leeway: cfg.Leeway,
+		latePauses: cfg.Late.WithDefaults(),
 	}
 	if s.replica == uuid.Nil {
 		s.replica = uuid.New()

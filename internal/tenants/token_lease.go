@@ -2,7 +2,6 @@ package tenants
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -14,9 +13,9 @@ import (
 	"github.com/connect-prisma/server/internal/prisma"
 )
 
-// suspectMargin is how long before the end of its access token a suspect
-// connection presents its refresh token once more: earlier, a replay could only
-// end an access token that still works.
+// suspectMargin is how long before the end of its access token a suspect connection
+// presents its refresh token again for the first time: earlier, a replay could only end an
+// access token that still works.
 const suspectMargin = 60 * time.Second
 
 // forcedPause is how far apart refreshes are that the API's refusals force, on all
@@ -35,9 +34,12 @@ func (t *TokenStorage) claimScope() postgres.Scope {
 // writable. The lease lasts by the database's clock and holds no connection.
 //
 // An intent that outlived its lease makes the connection suspect: nobody knows
-// whether its refresh token was spent. It is presented once more, and late, or at
-// once while the authorization server's leeway lasts and the intent's owner is dead;
-// but never while there may be somebody who has its successor and could not save it.
+// whether its refresh token was spent. It is presented again, but late, or at once while
+// the authorization server's leeway lasts and the intent's owner is dead; and never while
+// there may be somebody who has its successor and could not save it. If the late retry's
+// outcome is unknown too, further ones follow, with pauses, once the access token has
+// ended: a spent token's grant is lost anyway, and one that was not spent heals. What ends
+// that is an answer, or the refresh token's age.
 //
 // A database that may be a copy, or may have lost writes, gives an ErrFenced.
 func (t *TokenStorage) Claim(ctx context.Context, refused prisma.Tokens) (prisma.Claim, error) {
@@ -56,11 +58,9 @@ func (t *TokenStorage) Claim(ctx context.Context, refused prisma.Tokens) (prisma
 			return nil
 		}
 		now := row.tokens.ReadAt
-		over := !row.tokens.ExpiresAt.Add(-suspectMargin).After(now)
-		if !refused.ExpiresAt.After(refused.ReadAt) {
-			over = true // the API refused it: there is no life left that a replay could end
-			claim.Forced = row.tokens.ExpiresAt.After(now)
-		}
+		refusal := !refused.ExpiresAt.After(refused.ReadAt) // of the API
+		over := refusal || !row.tokens.ExpiresAt.Add(-suspectMargin).After(now)
+		claim.Forced = refusal && row.tokens.ExpiresAt.After(now)
 		running := row.leaseUntil != nil && row.leaseUntil.After(now)
 		if running && t.store.leeway == 0 {
 			claim.Held = true
@@ -83,21 +83,25 @@ func (t *TokenStorage) Claim(ctx context.Context, refused prisma.Tokens) (prisma
 		if row.tokens.Refresh == "" {
 			return t.endOfGrant(ctx, tx, row, over, &dead)
 		}
-		lateRetry := row.intentGeneration != nil
+		late := row.intentGeneration != nil
 		switch {
-		case lateRetry && hold:
+		case late && hold:
 			return t.suspect(ctx, tx)
-		case lateRetry && row.lateRetry != nil && *row.lateRetry == row.tokens.Generation:
-			// Its one late retry was lost too, with the process that made it.
+		case late && now.Sub(row.tokens.IssuedAt) >= prisma.RefreshTokenLife:
 			dead = fault.New(fault.ReconnectRequired, "The user has to connect again.", nil)
 			return t.needReconnect(ctx, tx, row.tokens.Generation, ReasonUnknown)
-		case lateRetry && !over && claim.SendWithin == 0:
+		case late && claim.SendWithin == 0 && row.tooEarly(over) > 0:
+			claim.TooEarly = row.tooEarly(over)
 			return t.suspect(ctx, tx)
 		case row.notBefore != nil && row.notBefore.After(now):
+			claim.TooEarly = row.notBefore.Sub(now)
 			return nil
+		case late && !refused.LateToo:
+			claim.Late = true
+			return t.suspect(ctx, tx)
 		}
-		claim.Due, claim.Late, claim.Taken = true, lateRetry, now.Truncate(time.Microsecond)
-		return t.writeIntent(ctx, tx, row.ledger, claim, lateRetry)
+		claim.Due, claim.Late, claim.Taken = true, late, now.Truncate(time.Microsecond)
+		return t.writeIntent(ctx, tx, row, claim)
 	})
 	if err == nil {
 		err = dead
@@ -127,18 +131,52 @@ func (t *TokenStorage) suspect(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// writeIntent writes the intent and its row of the refresh ledger in one round trip.
-func (t *TokenStorage) writeIntent(ctx context.Context, tx pgx.Tx, ledger ledgerHead, claim prisma.Claim, lateRetry bool) error {
+// retries is how often the stored pair's refresh token was presented late.
+func (row tokenRow) retries() int {
+	n := 0
+	if row.lateRetriesOf != nil && *row.lateRetriesOf == row.tokens.Generation {
+		n = row.lateRetries
+	}
+	if row.lateRetry != nil && *row.lateRetry == row.tokens.Generation {
+		n++ // by a replica of a version that knew of one late retry only
+	}
+	return n
+}
+
+// tooEarly is how long a late retry has to wait for the access token. over says that
+// there is no life left in it that the first one could end. The pause since the last one
+// is in the row for itself.
+func (row tokenRow) tooEarly(over bool) time.Duration {
+	left := row.tokens.ExpiresAt.Sub(row.tokens.ReadAt)
+	switch {
+	case row.retries() > 0:
+		return max(left, 0)
+	case over:
+		return 0
+	}
+	return left - suspectMargin
+}
+
+// writeIntent writes the intent and its row of the refresh ledger in one round trip. That
+// of a late retry also puts off the next one, should nobody say how this one ended.
+func (t *TokenStorage) writeIntent(ctx context.Context, tx pgx.Tx, row tokenRow, claim prisma.Claim) error {
+	retries := 0
+	var notBefore *time.Time
+	if claim.Late {
+		retries = row.retries() + 1
+		pause := claim.Taken.Add(t.store.latePauses.After(t.id.String(), retries))
+		notBefore = &pause
+	}
 	var batch pgx.Batch
 	batch.Queue(`
 		UPDATE connections SET lease_id = $3, lease_until = $4::timestamptz + $5, intent_generation = generation,
-			intent_at = $4, lease_owner = $7, refresh_not_before = NULL,
-			late_retry_generation = CASE WHEN $6 THEN generation ELSE late_retry_generation END,
+			intent_at = $4, lease_owner = $7, refresh_not_before = $8,
+			late_retries = $9, late_retries_of = CASE WHEN $6 THEN generation END, late_retry_generation = NULL,
 			status = CASE WHEN $6 THEN 'suspect' ELSE status END,
 			status_since = CASE WHEN $6 AND status = 'active' THEN app.now() ELSE status_since END
 		WHERE tenant_id = $1 AND id = $2`,
-		t.tenant, t.id, newID(), claim.Taken, t.store.leaseFor, lateRetry, t.store.replica)
-	if err := t.beginInLedger(ctx, tx, ledger, claim, lateRetry, &batch); err != nil {
+		t.tenant, t.id, newID(), claim.Taken, t.store.leaseFor, claim.Late, t.store.replica, notBefore, retries)
+	if err := t.beginInLedger(ctx, tx, row.ledger, claim, &batch); err != nil {
 		return err
 	}
 	if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
@@ -171,7 +209,8 @@ func (t *TokenStorage) Save(ctx context.Context, claim prisma.Claim, fresh prism
 				                      OR status = 'needs_reconnect' AND status_reason = $10 THEN app.now()
 				                    ELSE status_since END,
 				lease_id = NULL, lease_until = NULL, intent_generation = NULL, intent_at = NULL,
-				late_retry_generation = NULL, refresh_not_before = NULL, updated_at = app.now()
+				late_retries = 0, late_retries_of = NULL, late_retry_generation = NULL, refresh_not_before = NULL,
+				updated_at = app.now()
 			WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND status <> 'disconnected'`,
 			t.tenant, t.id, claim.Current.Generation, next, access, refresh, fresh.IssuedAt, fresh.ExpiresAt, claim.Taken,
 			ReasonUnknown)
@@ -231,37 +270,29 @@ func (t *TokenStorage) release(ctx context.Context, tx pgx.Tx, claim prisma.Clai
 	}
 	_, err := tx.Exec(ctx, `
 		UPDATE connections SET lease_id = NULL, lease_until = NULL,
-			intent_generation = CASE WHEN late_retry_generation = generation THEN intent_generation END,
-			intent_at = CASE WHEN late_retry_generation = generation THEN intent_at END,
-			late_retry_generation = NULL, refresh_not_before = app.now() + $5,
+			intent_generation = CASE WHEN $7 THEN intent_generation END, intent_at = CASE WHEN $7 THEN intent_at END,
+			late_retries = greatest(late_retries - CASE WHEN $7 THEN 1 ELSE 0 END, 0), refresh_not_before = app.now() + $5,
 			failing_since = CASE WHEN failing_generation = generation THEN failing_since ELSE app.now() END,
 			failing_generation = generation, failing_outcome = $6
 		WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND intent_at = $4 AND lease_id IS NOT NULL`,
-		t.tenant, t.id, claim.Current.Generation, claim.Taken, backOff, outcome.String())
+		t.tenant, t.id, claim.Current.Generation, claim.Taken, backOff, outcome.String(), claim.Late)
 	if err != nil {
 		return fmt.Errorf("release refresh lease: %w", err)
 	}
 	return nil
 }
 
-// leaveOpen ends the lease and keeps the intent: the outcome is unknown. After
-// the late retry there is no further one.
+// leaveOpen ends the lease and keeps the intent: the outcome is unknown. The pause after
+// a late retry begins now and not with its claim.
 func (t *TokenStorage) leaveOpen(ctx context.Context, tx pgx.Tx, claim prisma.Claim) error {
-	var retried bool
-	err := tx.QueryRow(ctx, `
+	_, err := tx.Exec(ctx, `
 		UPDATE connections SET lease_id = NULL, lease_until = NULL, status = 'suspect',
-			status_since = CASE WHEN status = 'active' THEN app.now() ELSE status_since END
-		WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND intent_at = $4 AND status IN ('active', 'suspect')
-		RETURNING late_retry_generation IS NOT DISTINCT FROM generation`,
-		t.tenant, t.id, claim.Current.Generation, claim.Taken).Scan(&retried)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil // somebody moved the row on
-	}
+			status_since = CASE WHEN status = 'active' THEN app.now() ELSE status_since END,
+			refresh_not_before = refresh_not_before + CASE WHEN lease_id IS NULL THEN interval '0' ELSE app.now() - intent_at END
+		WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND intent_at = $4 AND status IN ('active', 'suspect')`,
+		t.tenant, t.id, claim.Current.Generation, claim.Taken)
 	if err != nil {
 		return fmt.Errorf("leave refresh open: %w", err)
 	}
-	if retried {
-		return t.needReconnect(ctx, tx, claim.Current.Generation, ReasonUnknown)
-	}
-	return nil
+	return nil // nor is it wrong if somebody moved the row on
 }

@@ -36,10 +36,12 @@ func openLeased(t *testing.T) *leased {
 // lateOf is when the first access token has half a minute left.
 const late = time.Hour - 30*time.Second
 
+// stored is the stored pair. A claim of it is also one of a late retry.
 func (l *leased) stored(t *testing.T) prisma.Tokens {
 	t.Helper()
 	tokens, err := l.Tokens(t.Context())
 	ok(t, err)
+	tokens.LateToo = true
 	return tokens
 }
 
@@ -84,7 +86,7 @@ func (l *leased) state(t *testing.T) state {
 	var s state
 	ok(t, l.admin.QueryRow(t.Context(), `
 		SELECT status, generation, coalesce(lease_until > app.wall_clock(), false), intent_generation IS NOT NULL,
-		       late_retry_generation IS NOT DISTINCT FROM generation, coalesce(refresh_not_before > app.now(), false)
+		       late_retries_of IS NOT DISTINCT FROM generation AND late_retries > 0, coalesce(refresh_not_before > app.now(), false)
 		FROM connections WHERE id = $1`, l.id).Scan(&s.Status, &s.Generation, &s.Leased, &s.Intent, &s.Retried, &s.BackOff))
 	return s
 }
@@ -200,7 +202,7 @@ func TestOpenIntentIsRetriedOnceAndLate(t *testing.T) {
 
 	l.db.Advance(t, late-leaseFor-time.Second)
 	retry := l.due(t)
-	l.wantState(t, "late", state{Status: "suspect", Generation: 1, Leased: true, Intent: true, Retried: true})
+	l.wantState(t, "late", state{Status: "suspect", Generation: 1, Leased: true, Intent: true, Retried: true, BackOff: true})
 	if claim := l.claim(t); claim.Due || !claim.Held {
 		t.Errorf("during the late retry: due = %t, held = %t", claim.Due, claim.Held)
 	}
@@ -229,56 +231,6 @@ func TestOpenIntentIsRetriedAtOnceAfterARefusal(t *testing.T) {
 	}
 }
 
-func TestLateRetryThatIsLostEndsTheConnection(t *testing.T) {
-	t.Parallel()
-	tests := map[string]func(t *testing.T, l *leased, retry prisma.Claim){
-		"its outcome is unknown": func(t *testing.T, l *leased, retry prisma.Claim) {
-			t.Helper()
-			for range 2 { // reported twice: the first report's commit was not heard of
-				ok(t, l.Settle(t.Context(), retry, prisma.Unknown))
-			}
-		},
-		"its process dies": func(t *testing.T, l *leased, retry prisma.Claim) {
-			t.Helper()
-			l.db.Advance(t, leaseFor+time.Second)
-			for range 2 {
-				_, err := l.Claim(t.Context(), retry.Current)
-				wantKind(t, "Claim()", err, fault.ReconnectRequired)
-			}
-		},
-	}
-	for name, lose := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			l := openLeased(t)
-			first := l.due(t)
-			ok(t, l.Settle(t.Context(), first, prisma.Unknown))
-			l.wantState(t, "first unknown", state{Status: "suspect", Generation: 1, Intent: true})
-			if claim := l.claim(t); claim.Due || claim.Held {
-				t.Errorf("after an unknown outcome: due = %t, held = %t", claim.Due, claim.Held)
-			}
-			l.db.Advance(t, late)
-			lose(t, l, l.due(t))
-			if got := l.state(t); got.Status != "needs_reconnect" || got.Leased || got.Intent {
-				t.Errorf("state = %+v, want needs_reconnect", got)
-			}
-			reason := one[string](t, l.service, `SELECT status_reason || ' ' || (SELECT data->>'reason' FROM events
-				WHERE type = 'connection.needs_reconnect') FROM connections`)
-			if reason != tenants.ReasonUnknown+" "+tenants.ReasonUnknown {
-				t.Errorf("reasons in row and event = %q", reason)
-			}
-			if n := l.reconnects(t); n != [2]int{1, 1} {
-				t.Errorf("events and audit rows = %v, want one each", n)
-			}
-			_, err := l.Tokens(t.Context())
-			wantKind(t, "Tokens()", err, fault.ReconnectRequired)
-			if one[bool](t, l.service, `SELECT refresh_token_sealed IS NOT NULL FROM connections`) {
-				t.Error("the dead refresh token is kept")
-			}
-		})
-	}
-}
-
 func TestSettle(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -293,8 +245,8 @@ func TestSettle(t *testing.T) {
 		"invalid grant":               {prisma.InvalidGrant, false, state{Status: "needs_reconnect", Generation: 1}, 1},
 		"late retry was not sent":     {prisma.NotSent, true, state{Status: "suspect", Generation: 1, Intent: true, BackOff: true}, 0},
 		"late retry: misconfigured":   {prisma.Misconfigured, true, state{Status: "suspect", Generation: 1, Intent: true, BackOff: true}, 0},
-		"late retry: invalid grant":   {prisma.InvalidGrant, true, state{Status: "needs_reconnect", Generation: 1, Retried: true}, 1},
-		"late retry: unknown as well": {prisma.Unknown, true, state{Status: "needs_reconnect", Generation: 1, Retried: true}, 1},
+		"late retry: invalid grant":   {prisma.InvalidGrant, true, state{Status: "needs_reconnect", Generation: 1, Retried: true, BackOff: true}, 1},
+		"late retry: unknown as well": {prisma.Unknown, true, state{Status: "suspect", Generation: 1, Intent: true, Retried: true, BackOff: true}, 0},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -352,7 +304,7 @@ func TestSettleAfterTheGenerationMoved(t *testing.T) {
 	for _, outcome := range []prisma.Outcome{prisma.NotSent, prisma.Misconfigured, prisma.Unknown} {
 		ok(t, l.Settle(t.Context(), stale, outcome)) // the lease is somebody else's by now
 		l.wantState(t, "settled by "+outcome.String()+" of an older claim",
-			state{Status: "suspect", Generation: 1, Leased: true, Intent: true, Retried: true})
+			state{Status: "suspect", Generation: 1, Leased: true, Intent: true, Retried: true, BackOff: true})
 	}
 	ok(t, l.Save(t.Context(), retry, next(retry, "2")))
 	for _, outcome := range []prisma.Outcome{prisma.NotSent, prisma.Misconfigured, prisma.InvalidGrant, prisma.Unknown} {

@@ -153,14 +153,26 @@ func TestSaveAfterTheLeaseIsOver(t *testing.T) {
 		ok(t, l.Save(t.Context(), newer, next(newer, "3")))
 		l.wantState(t, "refreshed", state{Status: "active", Generation: 3})
 	})
-	// Given up too early: its pair may well be alive, and a call will tell.
 	t.Run("its late retry was lost too", func(t *testing.T) {
 		t.Parallel()
 		l := openLeased(t)
 		claim := l.due(t)
 		l.db.Advance(t, late)
 		ok(t, l.Settle(t.Context(), l.due(t), prisma.Unknown))
-		l.wantState(t, "given up", state{Status: "needs_reconnect", Generation: 1, Retried: true})
+		l.wantState(t, "open", state{Status: "suspect", Generation: 1, Intent: true, Retried: true, BackOff: true})
+		ok(t, l.Save(t.Context(), claim, next(claim, "2")))
+		l.wantState(t, "saved", state{Status: "suspect", Generation: 2})
+	})
+	// Given up for its age: here is its outcome after all, and a call will tell.
+	t.Run("it was given up", func(t *testing.T) {
+		t.Parallel()
+		l := openLeased(t)
+		claim := l.due(t)
+		stored := l.stored(t)
+		l.db.Advance(t, prisma.RefreshTokenLife)
+		_, err := l.Claim(t.Context(), stored)
+		wantKind(t, "Claim()", err, fault.ReconnectRequired)
+		l.wantState(t, "given up", state{Status: "needs_reconnect", Generation: 1})
 		ok(t, l.Save(t.Context(), claim, next(claim, "2")))
 		l.wantState(t, "saved", state{Status: "suspect", Generation: 2})
 		if got := l.stored(t).Access; got != "access-2" {

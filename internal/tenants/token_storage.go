@@ -75,7 +75,9 @@ type tokenRow struct {
 	intentGeneration *int64
 	intentAt         *time.Time
 	leaseOwner       *uuid.UUID
-	lateRetry        *int64
+	lateRetries      int    // since the outcome for late_retries_of's token became unknown
+	lateRetriesOf    *int64 // generation
+	lateRetry        *int64 // generation; written by the version before late_retries
 	notBefore        *time.Time
 	ledger           ledgerHead // with a lock only
 }
@@ -98,8 +100,8 @@ func (t *TokenStorage) read(ctx context.Context, tx pgx.Tx, lock string) (tokenR
 //nolint:gosec // G101: columns, no credentials
 const selectTokens = `
 	SELECT status, workspace_id, generation, access_token_sealed, refresh_token_sealed, access_issued_at,
-	       access_expires_at, lease_until, intent_generation, intent_at, lease_owner, late_retry_generation, refresh_not_before,
-	       app.wall_clock()
+	       access_expires_at, lease_until, intent_generation, intent_at, lease_owner, late_retries, late_retries_of,
+	       late_retry_generation, refresh_not_before, app.wall_clock()
 	FROM connections WHERE tenant_id = $1 AND id = $2 AND status <> 'disconnected' `
 
 // collect reads the one row of selectTokens and opens the seals.
@@ -108,8 +110,8 @@ func (t *TokenStorage) collect(rows pgx.Rows) (tokenRow, error) {
 	row, err := pgx.CollectExactlyOneRow(rows, func(r pgx.CollectableRow) (tokenRow, error) {
 		var row tokenRow
 		err := r.Scan(&row.status, &row.tokens.WorkspaceID, &row.tokens.Generation, &access, &refresh, &row.tokens.IssuedAt,
-			&row.tokens.ExpiresAt, &row.leaseUntil, &row.intentGeneration, &row.intentAt, &row.leaseOwner, &row.lateRetry,
-			&row.notBefore, &row.tokens.ReadAt)
+			&row.tokens.ExpiresAt, &row.leaseUntil, &row.intentGeneration, &row.intentAt, &row.leaseOwner, &row.lateRetries, &row.lateRetriesOf,
+			&row.lateRetry, &row.notBefore, &row.tokens.ReadAt)
 		return row, err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -166,7 +168,8 @@ func (t *TokenStorage) SetTokens(ctx context.Context, tokens prisma.Tokens) erro
 				access_issued_at = $6, access_expires_at = $7, status = 'active', status_reason = NULL,
 				status_since = CASE WHEN status = 'active' THEN status_since ELSE app.now() END,
 				lease_id = NULL, lease_until = NULL, intent_generation = NULL, intent_at = NULL,
-				late_retry_generation = NULL, refresh_not_before = NULL, updated_at = app.now()
+				late_retries = 0, late_retries_of = NULL, late_retry_generation = NULL, refresh_not_before = NULL,
+				updated_at = app.now()
 			WHERE tenant_id = $1 AND id = $2`,
 			t.tenant, t.id, c.Generation+1, access, refresh, tokens.IssuedAt, tokens.ExpiresAt)
 		if err != nil {

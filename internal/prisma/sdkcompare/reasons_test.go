@@ -124,8 +124,8 @@ var reasons = []reason{
 		"it may be spent, and presenting it at once would do the more harm the more calls there are; a sick server is spared",
 	},
 	{
-		"tokenless-probe", "sends a refresh token whose fate is unknown once more at most, late, and only after asking the token endpoint, without a token, whether it answers",
-		"a token that may be spent is of use just once more; sent into an outage even a good one would be lost",
+		"tokenless-probe", "sends a refresh token whose fate is unknown again only late, at growing pauses, and only after asking the token endpoint, without a token, whether it answers",
+		"an early try could end an access token that still works; a late one can only help, but not in an outage",
 	},
 	{
 		"refresh-token-kept", "keeps the old refresh token when the answer brings no new one",

@@ -27,8 +27,8 @@ const (
 
 // Processes that share a token file are killed at random while they refresh it. The
 // file is whole at every moment, a pair that was saved stays, a refresh token is
-// presented a second time only after its first holder was killed, and a grant dies only
-// where a process was killed between its claim and its save.
+// presented again only after its holder was killed, and a grant dies only where a process
+// was killed between its claim and its save and the server had used the token up.
 func TestTokenFileUnderKill(t *testing.T) {
 	t.Parallel()
 	k := newKillTest(t)
@@ -199,7 +199,9 @@ func (k *killTest) note(e event) (lost bool) {
 		e.worker.open = 0
 	case "done":
 		e.worker.done = true
-		if e.rest != "ok" && e.rest != "reconnect-required" {
+		// Too early for a further retry: the next round is late enough.
+		pausing := e.rest == "prisma-unavailable" && k.orphans[k.stored().Generation] > 0
+		if e.rest != "ok" && e.rest != "reconnect-required" && !pausing {
 			k.Errorf("a worker got %s", e.rest)
 		}
 		return e.rest == "reconnect-required"
@@ -235,7 +237,7 @@ func (k *killTest) judge() {
 		if token.Received > 1 {
 			again++
 		}
-		if token.Received > 2 || token.Received > k.claims[generation] {
+		if token.Received > k.claims[generation] {
 			k.Errorf("the token of generation %d was presented %d times after %d claims",
 				generation, token.Received, k.claims[generation])
 		}
@@ -244,31 +246,31 @@ func (k *killTest) judge() {
 		k.Errorf("the server has %d grants, want %d", len(index), len(k.grants))
 	}
 	for generation, claims := range k.claims {
-		if claims > 2 || claims > 1 && k.orphans[generation] == 0 {
+		if claims > 1+k.orphans[generation] {
 			k.Errorf("generation %d was claimed %d times, and %d claimers were killed", generation, claims, k.orphans[generation])
 		}
 	}
-	// Whenever a grant died, the last pair of it that was claimed is an orphan's. One
-	// whose token was never used up had two claimers, both killed before they sent it.
-	unused := 0
+	// Whenever a grant died, the last pair of it that was claimed is an orphan's, and its
+	// token was used up.
 	for _, next := range k.grants[1:] {
 		if k.orphans[next-1] == 0 {
 			k.Errorf("a grant died at generation %d, and no process was killed in its exchange", next-1)
 		}
 		if !processed[next-1] {
-			unused++
-			if k.orphans[next-1] < 2 {
-				k.Errorf("generation %d was given up after %d claimers were killed", next-1, k.orphans[next-1])
-			}
+			k.Errorf("generation %d was given up, and its refresh token was good", next-1)
 		}
 	}
-	if ledger.Counters.Replays > k.losses {
-		k.Errorf("%d replays, and %d grants died", ledger.Counters.Replays, k.losses)
+	orphans := 0
+	for _, n := range k.orphans {
+		orphans += n
+	}
+	if ledger.Counters.Replays > orphans { // each by whoever came after a claimer that was killed
+		k.Errorf("%d replays, and %d claimers were killed", ledger.Counters.Replays, orphans)
 	}
 	if status, _ := k.server.Refresh(k.T, k.stored().Refresh); status != http.StatusOK {
 		k.Errorf("the refresh token in the file is dead: status %d", status)
 	}
 	k.Logf("%d processes, %d rounds, %d kills (%d in an exchange): %d exchanges, %d tokens presented again, "+
-		"%d grants lost (%d with a token that was never used up), %d replays; the file was read %d times",
-		killWorkers, *killRounds, k.kills, len(k.orphans), exchanges, again, k.losses, unused, ledger.Counters.Replays, k.reads)
+		"%d grants lost, %d replays; the file was read %d times",
+		killWorkers, *killRounds, k.kills, len(k.orphans), exchanges, again, k.losses, ledger.Counters.Replays, k.reads)
 }

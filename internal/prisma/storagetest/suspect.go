@@ -1,12 +1,18 @@
 package storagetest
 
 import (
+	"fmt"
+	"time"
+
 	"github.com/connect-prisma/server/internal/fault"
 	"github.com/connect-prisma/server/internal/prisma"
 )
 
+// outage is longer than any pause between late retries.
+const outage = 2 * time.Hour
+
 // suspectTests are those of a refresh token of which nobody knows whether it was used:
-// it is presented once more, and only when its access token has no life to lose.
+// it is presented again, but only when its access token has no life to lose.
 func suspectTests() map[string]func(*bench) {
 	unknown := func(b *bench, claim prisma.Claim) { b.settle(claim, prisma.Unknown) }
 	died := func(b *bench, _ prisma.Claim) { b.Die(b.T) }
@@ -17,7 +23,28 @@ func suspectTests() map[string]func(*bench) {
 			b.settle(b.due("late"), prisma.NotSent)
 			b.Advance(b.T, giveBack)
 			b.settle(b.due("late again"), prisma.Unknown)
-			b.wantGone("after two unknown outcomes", fault.ReconnectRequired)
+			b.wantClaim("before the access token's end", false, false)
+		},
+		"a further retry given back keeps its turn": func(b *bench) {
+			b.settle(b.due("at first"), prisma.Unknown)
+			b.Advance(b.T, late)
+			b.settle(b.due("late"), prisma.Unknown)
+			b.Advance(b.T, outage)
+			b.settle(b.due("after the end"), prisma.NotSent)
+			b.Advance(b.T, giveBack)
+			b.wantClaim("after it was given back", true, false)
+		},
+		"a late retry is announced": func(b *bench) {
+			b.settle(b.due("at first"), prisma.Unknown)
+			b.Advance(b.T, late)
+			for range 2 {
+				claim, err := b.lease().Claim(b.Context(), b.stored())
+				b.ok("Claim()", err)
+				if !claim.Late || claim.Held || claim.Due {
+					b.Fatalf("late: %t, held: %t, due: %t; want it late, and nothing changed", claim.Late, claim.Held, claim.Due)
+				}
+			}
+			b.wantClaim("after two looks", true, false)
 		},
 		"a claim that was cut off and then sent nothing": func(b *bench) {
 			claim := b.due("at first")
@@ -54,20 +81,50 @@ func suspectTests() map[string]func(*bench) {
 			refused := b.stored()
 			refused.ReadAt = b.Now()
 			refused.ExpiresAt = refused.ReadAt
-			claim, err := b.lease().Claim(b.Context(), refused)
-			b.ok("Claim()", err)
-			if !claim.Due {
+			if claim := b.claimPair(b.Storage, refused); !claim.Due {
 				b.Errorf("the claim is not due (held: %t)", claim.Held)
 			}
 		}
-		tests[name+": once more, never twice"] = func(b *bench) {
+		tests[name+": again and again, with pauses"] = func(b *bench) {
 			leave(b, b.due("at first"))
 			b.Advance(b.T, late)
 			leave(b, b.due("late"))
+			for n := range 4 {
+				b.Advance(b.T, outage)
+				leave(b, b.due(fmt.Sprintf("again %d", n)))
+				if name == "unknown outcome" { // a death may take longer than a pause
+					b.wantClaim("at once", false, false)
+				}
+				b.wantStored("after an unknown outcome", "first")
+			}
+			b.Advance(b.T, outage)
+			retry := b.due("at last")
+			b.ok("Save()", b.lease().Save(b.Context(), retry, b.fresh(retry, "second")))
+			b.wantStored("Save()", "second")
+		}
+		tests[name+": a further time only after the end"] = func(b *bench) {
+			leave(b, b.due("at first"))
+			refused := b.stored()
+			refused.ReadAt = b.Now()
+			refused.ExpiresAt = refused.ReadAt
+			leave(b, b.claimPair(b.Storage, refused)) // long before
+			if claim := b.claimPair(b.Storage, refused); claim.Due {
+				b.Error("due once more while the access token lives")
+			}
+			b.Advance(b.T, b.first.ExpiresAt.Sub(b.Now())-30*time.Second)
+			b.wantClaim("when the access token is about to end", false, false)
+			b.Advance(b.T, time.Minute)
+			b.wantClaim("after its end", true, false)
+		}
+		tests[name+": until the refresh token is too old"] = func(b *bench) {
+			leave(b, b.due("at first"))
+			b.Advance(b.T, prisma.RefreshTokenLife-life)
+			leave(b, b.due("on its last day"))
+			b.Advance(b.T, life)
 			for range 2 {
 				_, err := b.lease().Claim(b.Context(), b.first)
-				b.wantKind("Claim() after two unknown outcomes", err, fault.ReconnectRequired)
-				b.wantGone("after two unknown outcomes", fault.ReconnectRequired)
+				b.wantKind("Claim() of a token that is too old", err, fault.ReconnectRequired)
+				b.wantGone("too old", fault.ReconnectRequired)
 			}
 			b.set(b.Storage, b.pair("second"))
 			b.wantStored("SetTokens() afterwards", "second")
@@ -85,6 +142,16 @@ func suspectTests() map[string]func(*bench) {
 		}
 	}
 	return tests
+}
+
+// giveUp lets the refresh token grow too old for a further retry.
+func (b *bench) giveUp() {
+	b.Helper()
+	stored := b.stored()
+	b.Advance(b.T, prisma.RefreshTokenLife)
+	_, err := b.lease().Claim(b.Context(), stored)
+	b.wantKind("Claim()", err, fault.ReconnectRequired)
+	b.wantGone("given up", fault.ReconnectRequired)
 }
 
 // fenceTests are those of a save that comes late, or for nothing.
@@ -113,7 +180,7 @@ func fenceTests() map[string]func(*bench) {
 			b.Die(b.T)
 			b.Advance(b.T, late)
 			b.settle(b.due("late"), prisma.Unknown)
-			b.wantGone("given up", fault.ReconnectRequired)
+			b.giveUp()
 			b.ok("Save()", b.lease().Save(b.Context(), claim, b.fresh(claim, "second")))
 			b.wantStored("a save that came late", "second")
 		},
@@ -124,6 +191,7 @@ func fenceTests() map[string]func(*bench) {
 			b.settle(b.due("of the new login"), prisma.Unknown)
 			b.Advance(b.T, late)
 			b.settle(b.due("late"), prisma.Unknown)
+			b.giveUp()
 			b.wantSuperseded("Save()", b.lease().Save(b.Context(), claim, b.fresh(claim, "second")))
 			b.wantGone("given up", fault.ReconnectRequired)
 		},

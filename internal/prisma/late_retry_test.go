@@ -1,0 +1,82 @@
+package prisma_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/prisma"
+)
+
+func TestLatePauses(t *testing.T) {
+	t.Parallel()
+	var pauses prisma.LatePauses
+	want := time.Minute
+	for n := 1; n < 40; n++ {
+		for _, key := range []string{"a", "b", "c"} {
+			if got := pauses.After(key, n); got < want || got > want+want/4 {
+				t.Errorf("After(%s, %d) = %s, want %s and up to a quarter more", key, n, got, want)
+			}
+		}
+		want = min(2*want, time.Hour)
+	}
+	if pauses.After("a", 1) == pauses.After("b", 1) {
+		t.Error("two connections come back at the same time")
+	}
+}
+
+// probing is an endpoint that is asked how it is: its answer is what probe returns.
+type probing struct {
+	*authServer
+
+	probe func() error
+}
+
+func (p probing) Probe(context.Context) error { return p.probe() }
+
+// TestProbeComesBeforeTheClaim: while the endpoint is asked how it is nothing is claimed,
+// so that a process that dies meanwhile leaves nothing behind.
+func TestProbeComesBeforeTheClaim(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStorage(t, pair("r", 2*time.Hour))
+		stored, err := s.Tokens(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, err := s.Claim(t.Context(), stored)
+		if err != nil || !first.Due {
+			t.Fatalf("Claim() due = %t, %v", first.Due, err)
+		}
+		settle(prisma.Unknown)(t, s.MemoryStorage, first)
+		s.settled = nil
+		down := errors.New("no answer")
+		probes := 0
+		server := newAuthServer(0, "r")
+		r := newRefresher(t, probing{server, func() error {
+			probes++
+			stored.LateToo = true
+			claim, err := s.MemoryStorage.Claim(t.Context(), stored)
+			if err != nil || !claim.Due { // as another process might meanwhile
+				t.Errorf("while the endpoint is asked: due %t, held %t, %v", claim.Due, claim.Held, err)
+			}
+			settle(prisma.NotSent)(t, s.MemoryStorage, claim)
+			return down
+		}})
+		_, err = r.AccessToken(t.Context(), connection("c", s))
+		if kind := fault.KindOf(err); kind != fault.PrismaUnavailable || probes != 1 {
+			t.Errorf("AccessToken() = %v after %d probes", err, probes)
+		}
+		if calls, _, _ := server.counts(); calls != 0 || len(s.settled) != 0 {
+			t.Errorf("%d exchanges, settled as %v; want nothing", calls, s.settled)
+		}
+		down = nil
+		time.Sleep(time.Minute)
+		if _, err := r.AccessToken(t.Context(), connection("c", s)); err != nil {
+			t.Errorf("AccessToken() once the endpoint answers: %v", err)
+		}
+	})
+}
