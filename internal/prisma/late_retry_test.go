@@ -80,3 +80,84 @@ func TestProbeComesBeforeTheClaim(t *testing.T) {
 		}
 	})
 }
+
+// TestUnsentIsSaidUntilTheLeaseEnds: that a token was not sent is said for as long as the
+// storage does not take it, or the token would be suspected; and not for ever.
+func TestUnsentIsSaidUntilTheLeaseEnds(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		outcome prisma.Outcome
+		away    time.Duration
+		suspect bool
+		drained bool
+	}{
+		"not sent, a minute":      {outcome: prisma.NotSent, away: time.Minute},
+		"misconfigured, a minute": {outcome: prisma.Misconfigured, away: time.Minute},
+		"not sent, ten minutes":   {outcome: prisma.NotSent, away: 10 * time.Minute, suspect: true},
+		"not sent, and the end":   {outcome: prisma.NotSent, away: time.Minute, drained: true, suspect: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newStorage(t, pair("r", 2*time.Hour))
+				back := now().Add(tc.away)
+				s.settle = func() error {
+					if now().Before(back) {
+						return errStorage
+					}
+					return nil
+				}
+				server := newAuthServer(0, "r")
+				server.answer = func(int) (prisma.Grant, error) { return prisma.Grant{}, &prisma.TokenError{Class: tc.outcome} }
+				r := newRefresher(t, server)
+				_, err := r.AccessToken(t.Context(), connection("c", s))
+				if fault.KindOf(err) != fault.RefreshInProgress {
+					t.Errorf("AccessToken() = %v", err)
+				}
+				if tc.drained {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					defer cancel()
+					if err := r.Wait(ctx); err == nil {
+						t.Error("Wait() = nil, and the end is not stored")
+					}
+				}
+				time.Sleep(15 * time.Minute)
+				stored, err := s.Tokens(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				claim, err := s.MemoryStorage.Claim(t.Context(), stored)
+				if err != nil || claim.Late != tc.suspect {
+					t.Errorf("the next claim is late: %t, %v; want %t", claim.Late, err, tc.suspect)
+				}
+			})
+		})
+	}
+}
+
+// TestAClaimThatMayBeStoredIsGivenBack: the storage does not know whether the intent is
+// durable. Nothing is sent, and nothing is suspected.
+func TestAClaimThatMayBeStoredIsGivenBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStorage(t, pair("r", 2*time.Hour))
+		lost := 1
+		s.claimed = func() error {
+			if lost--; lost >= 0 {
+				return errStorage
+			}
+			return nil
+		}
+		server := newAuthServer(0, "r")
+		r := newRefresher(t, server)
+		if _, err := r.AccessToken(t.Context(), connection("c", s)); !errors.Is(err, errStorage) {
+			t.Errorf("AccessToken() = %v", err)
+		}
+		if calls, _, _ := server.counts(); calls != 0 {
+			t.Errorf("%d exchanges without a durable intent", calls)
+		}
+		if _, err := r.AccessToken(t.Context(), connection("c", s)); err != nil {
+			t.Errorf("AccessToken() again = %v", err)
+		}
+	})
+}

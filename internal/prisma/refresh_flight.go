@@ -17,8 +17,9 @@ import (
 // row lock, and the holder may have given the lease back without a new pair.
 const pollsPerClaim = 5
 
-// settleTries is how often the end of an exchange without a pair is reported. If all
-// fail the lease runs out by itself, which tells the storage less but nothing wrong.
+// settleTries is how often the end of an exchange without a pair is reported, where the
+// token may be spent. If all fail the lease runs out by itself, which tells the storage
+// as much.
 const settleTries = 5
 
 // errPanicked stands for a panic, whose text might hold anything.
@@ -133,6 +134,9 @@ func (r *Refresher) claim(
 	}
 	switch {
 	case err != nil:
+		if claim.Due { // and perhaps stored: nothing was sent, whatever comes of that
+			_ = r.settle(ctx, conn, lease, claim, NotSent) // logged there
+		}
 		return Claim{}, fmt.Errorf("claim the refresh of %s: %w", conn, err)
 	case claim.Held, !claim.Due && !claim.Current.SamePair(stale):
 		return claim, nil
@@ -298,23 +302,35 @@ func (r *Refresher) settleFailure(
 	return Tokens{}, fmt.Errorf("read the tokens of %s after a refused refresh: %w", conn, err)
 }
 
-// settle reports the end of an exchange without a pair, a few times if it must. A
-// failure is logged, because most callers can't do anything about it.
+// settle reports the end of an exchange without a pair, a few times if it must. That the
+// token was not spent it reports for as long as the lease lasts: unsaid, the token would
+// be suspected of it. A failure is logged, because most callers can't do anything about it.
 func (r *Refresher) settle(
 	ctx context.Context, conn Connection, lease RefreshLease, claim Claim, outcome Outcome,
 ) error {
-	pause := r.settings.SaveRetryFrom
+	begun, pause := r.now(), r.settings.SaveRetryFrom
+	unspent := outcome == NotSent || outcome == Misconfigured
 	for try := 1; ; try++ {
 		err := r.write(ctx, conn, func(ctx context.Context) error { return lease.Settle(ctx, claim, outcome) })
 		if err == nil {
 			return nil
 		}
-		if try == settleTries {
+		last := try >= settleTries
+		if unspent {
+			last = r.now().Sub(begun) >= r.settings.Lease
+		}
+		if !last {
+			select {
+			case <-time.After(pause):
+			case <-r.drain.gaveUp:
+				last = true
+			}
+		}
+		if last {
 			r.logger.ErrorContext(ctx, "the end of a refresh can't be stored", slog.String("connection", conn.Key),
 				slog.String("outcome", outcome.String()), slog.Any("error", err))
 			return err
 		}
-		r.sleep(pause)
 		pause = min(2*pause, r.settings.SaveRetryTo)
 	}
 }

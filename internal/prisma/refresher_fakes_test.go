@@ -104,7 +104,9 @@ type storage struct {
 
 	beforeClaim func()
 	claim       func() error
+	claimed     func() error // after it
 	save        func(n int, save func() error) error
+	settle      func() error
 	settled     []prisma.Outcome
 
 	mu    sync.Mutex
@@ -129,7 +131,11 @@ func (s *storage) Claim(ctx context.Context, refused prisma.Tokens) (prisma.Clai
 			return prisma.Claim{}, err
 		}
 	}
-	return s.MemoryStorage.Claim(ctx, refused)
+	claim, err := s.MemoryStorage.Claim(ctx, refused)
+	if s.claimed != nil && err == nil {
+		err = s.claimed()
+	}
+	return claim, err
 }
 
 func (s *storage) Save(ctx context.Context, claim prisma.Claim, fresh prisma.Tokens) error {
@@ -150,6 +156,11 @@ func (s *storage) Settle(ctx context.Context, claim prisma.Claim, outcome prisma
 	s.mu.Lock()
 	s.settled = append(s.settled, outcome)
 	s.mu.Unlock()
+	if s.settle != nil {
+		if err := s.settle(); err != nil {
+			return err
+		}
+	}
 	return s.MemoryStorage.Settle(ctx, claim, outcome)
 }
 

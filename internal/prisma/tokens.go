@@ -134,7 +134,9 @@ type RefreshLease interface {
 	// Claim looks at the stored pair under a lock. If it is still refused and nobody
 	// holds the lease, Claim takes the lease, writes the intent to exchange, commits,
 	// and answers Due. An error means that nothing may be sent: without a durable
-	// intent there is no exchange. No tokens: as TokenStorage.Tokens.
+	// intent there is no exchange. No tokens: as TokenStorage.Tokens. If it is not known
+	// whether the intent was stored, the error comes with the claim, Due: it is settled as
+	// NotSent, so that no exchange is suspected that was none.
 	//
 	// "Refused" is the pair that the caller wants replaced, because it expires soon
 	// or because the API no longer takes it. In the latter case refused.ExpiresAt is
@@ -156,7 +158,7 @@ type RefreshLease interface {
 	Save(ctx context.Context, claim Claim, fresh Tokens) error
 
 	// Settle ends a lease whose exchange gave no pair. It changes nothing when the
-	// stored generation has moved on since the claim.
+	// stored generation has moved on since the claim, or the claim is not in force.
 	Settle(ctx context.Context, claim Claim, outcome Outcome) error
 }
 

@@ -41,6 +41,8 @@ func (t *TokenStorage) claimScope() postgres.Scope {
 // ended: a spent token's grant is lost anyway, and one that was not spent heals. What ends
 // that is an answer, or the refresh token's age.
 //
+// A commit that nobody knows the outcome of gives the claim with its error.
+//
 // A database that may be a copy, or may have lost writes, gives an ErrFenced.
 func (t *TokenStorage) Claim(ctx context.Context, refused prisma.Tokens) (prisma.Claim, error) {
 	var claim prisma.Claim
@@ -103,13 +105,15 @@ func (t *TokenStorage) Claim(ctx context.Context, refused prisma.Tokens) (prisma
 		claim.Due, claim.Late, claim.Taken = true, late, now.Truncate(time.Microsecond)
 		return t.writeIntent(ctx, tx, row, claim)
 	})
-	if err == nil {
+	switch {
+	case err == nil && dead == nil:
+		return claim, nil
+	case err == nil:
 		err = dead
+	case claim.Due && postgres.CommitUnknown(err):
+		return claim, err // it may be in the row, for its caller to settle
 	}
-	if err != nil {
-		return prisma.Claim{}, err
-	}
-	return claim, nil
+	return prisma.Claim{}, err
 }
 
 // endOfGrant ends a grant that has no refresh token once its access token is
