@@ -139,7 +139,7 @@ func two(t *testing.T, conn *pgx.Conn) (tenants, connections, keys [2]uuid.UUID)
 func TestForeignKeysRefuseAnotherTenantsRow(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, pgtest.Open(t).AdminURL)
-	tenants, connections, _ := two(t, conn)
+	tenants, connections, keys := two(t, conn)
 	const session = `INSERT INTO connect_sessions (tenant_id, id, link_hash, user_id, user_label, completion, return_url,
 		expires_at, status, connection_id, result_connection_id)
 		VALUES ($1, gen_random_uuid(), sha256('x'), 'user', 'user', 'code', 'https://a.example', now(), `
@@ -153,6 +153,45 @@ func TestForeignKeysRefuseAnotherTenantsRow(t *testing.T) {
 			t.Errorf("%s is another tenant's: %v, want a foreign key violation", name, err)
 		}
 		exec(t, conn, sql, tenants[0], connections[0])
+	}
+	const key = `INSERT INTO api_keys (tenant_id, id, name, hint, key_hash, scopes, succeeds)
+		VALUES ($1, gen_random_uuid(), 'key', 'cpk_', sha256('x'), '{read}', $2)`
+	if _, err := conn.Exec(t.Context(), key, tenants[0], keys[1]); postgres.SQLSTATE(err) != "23503" {
+		t.Errorf("a key succeeds another tenant's: %v, want a foreign key violation", err)
+	}
+	exec(t, conn, key, tenants[0], keys[0])
+}
+
+// A tenant's rows are where the rules above look for them: in schema public, with a
+// tenant that can't be missing, and read through no view.
+func TestTenantsRowsAreInPublicTables(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, pgtest.Open(t).AdminURL)
+	type column struct {
+		Table    string
+		Public   bool
+		Kind     string
+		Type     string
+		Required bool
+	}
+	columns := all[column](t, conn, `
+		SELECT c.oid::regclass::text, c.relnamespace = 'public'::regnamespace, c.relkind::text, a.atttypid::regtype::text, a.attnotnull
+		FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE a.attname ~ 'tenant' AND a.attnum > 0 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+		  AND n.nspname NOT IN ('pg_catalog', 'information_schema')`)
+	if len(columns) < 12 {
+		t.Fatalf("found %d tables with a tenant, want at least 12", len(columns))
+	}
+	for _, c := range columns {
+		if !c.Public || c.Kind != "r" || c.Type != "uuid" || !c.Required {
+			t.Errorf("%s: in public = %t, kind %s, type %s, required = %t", c.Table, c.Public, c.Kind, c.Type, c.Required)
+		}
+	}
+	// And each policy holds for what is written too: USING stands for both if it stands alone.
+	for _, policy := range all[struct{ Name string }](t, conn, `
+		SELECT tablename || '.' || policyname FROM pg_policies WHERE schemaname = 'public' AND roles && '{connect_app,connect_operator,public}'
+		  AND (cmd <> 'ALL' OR permissive <> 'PERMISSIVE' OR with_check IS NOT NULL OR roles && '{public}')`) {
+		t.Errorf("policy %s is of another kind than the rest", policy.Name)
 	}
 }
 

@@ -2,6 +2,7 @@ package tenants_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"sync"
 	"testing"
@@ -221,11 +222,14 @@ func TestForbiddenToTheApp(t *testing.T) {
 	s.unchanged(t, "what is forbidden", a.tenant, before)
 }
 
+// interleaved is how many requests two tenants mix on a small pool; 10,000 take a while.
+var interleaved = flag.Int("interleaved", 2000, "requests of TestInterleavedRequestsOnASmallPool")
+
 // Two tenants' requests, mixed on two connections, with some that fail, panic or
 // are given up: no connection carries anything of one tenant over to the other.
 func TestInterleavedRequestsOnASmallPool(t *testing.T) {
 	t.Parallel()
-	const requests, callers = 2000, 16
+	const callers = 16
 	s := openService(t)
 	pool := openPool(t, s.db.AppURL, 2, nil)
 	store := s.store(t, tenants.Config{Pool: pool})
@@ -233,7 +237,7 @@ func TestInterleavedRequestsOnASmallPool(t *testing.T) {
 	var all sync.WaitGroup
 	for caller := range callers {
 		all.Go(func() {
-			for i := range requests / callers {
+			for i := range *interleaved / callers {
 				n := caller + i
 				mine, theirs := both[n%2], both[(n+1)%2]
 				request(t, pool, store, n, mine, theirs)
