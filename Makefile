@@ -38,7 +38,7 @@ drill: ## Break a running installation on purpose and count what that cost; QUIC
 
 screenshots: ## Write a picture of every page, phone and desktop, to screenshots/.
 	@mkdir -p screenshots
-	@$(MAKE) --no-print-directory test PKG=./cmd/server TESTFLAGS='-run TestBrowser' SCREENSHOTS=$(CURDIR)/screenshots
+	@$(MAKE) --no-print-directory test PKG=./internal/processtest/browser TESTFLAGS='-run TestBrowser' SCREENSHOTS=$(CURDIR)/screenshots
 
 lint: $(LINT) ## Run the linters, and vet for macOS too.
 	$(LINT) run ./...

@@ -1,16 +1,16 @@
 package main_test
 
 import (
-	"context"
 	"encoding/json"
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/connect-prisma/server/internal/processtest"
 )
 
 // authServer is an authorization server that answers nothing but the question for its
@@ -57,7 +57,7 @@ func newAuthServer(tb testing.TB) *authServer {
 // another server, or leads to one, stops the start before anything is served.
 func TestServeRefusesAnAuthorizationServer(t *testing.T) {
 	t.Parallel()
-	in := newInstallation(t)
+	in := processtest.NewInstallation(t)
 	tests := map[string]struct {
 		changes map[string]any
 		words   []string
@@ -73,8 +73,8 @@ func TestServeRefusesAnAuthorizationServer(t *testing.T) {
 			t.Parallel()
 			auth := newAuthServer(t)
 			auth.changes.Store(&tc.changes)
-			code, stdout, stderr := run(t, launch{args: []string{"serve"}, env: in.with(map[string]string{"PRISMA_AUTH_URL": auth.URL})})
-			checkRefusal(t, code, stderr, append(tc.words, "PRISMA_AUTH_URL")...)
+			code, stdout, stderr := processtest.Run(t, processtest.Launch{Args: []string{"serve"}, Env: in.With(map[string]string{"PRISMA_AUTH_URL": auth.URL})})
+			processtest.CheckRefusal(t, code, stderr, append(tc.words, "PRISMA_AUTH_URL")...)
 			if strings.Contains(stdout+stderr, "marker") {
 				t.Errorf("the refusal repeats the document:\n%s", stderr)
 			}
@@ -89,75 +89,32 @@ func TestServeRefusesAnAuthorizationServer(t *testing.T) {
 // takes over what it says as soon as it is back, also for a user who is under way.
 func TestServeFindsTheMetadataLater(t *testing.T) {
 	t.Parallel()
-	in, auth := newInstallation(t), newAuthServer(t)
-	in.values["PRISMA_AUTH_URL"] = auth.URL
-	r := startServeAt(t, in.with(nil), in.public)
-	tenant := in.command(t, "secret\n", "tenant", "create", "--name", "Acme", "--client-id", "acme", "--client-secret-stdin",
+	in, auth := processtest.NewInstallation(t), newAuthServer(t)
+	in.Values["PRISMA_AUTH_URL"] = auth.URL
+	r := processtest.StartServeAt(t, in.With(nil), in.Public)
+	tenant := in.Command(t, "secret\n", "tenant", "create", "--name", "Acme", "--client-id", "acme", "--client-secret-stdin",
 		"--return-url", "https://acme.example/callback")
-	p := partner{origin: r.origin, key: in.command(t, "", "key", "create", tenant, "--name", "backend")}
+	p := processtest.Partner{Origin: r.Origin, Key: in.Command(t, "", "key", "create", tenant, "--name", "backend")}
 
-	awaitRecord(t, r, "WARN", "metadata not read")
-	early := startTraveller(t, p, "https://acme.example/callback")
-	if early.at.Path != "/authorize" {
-		t.Errorf("before: the consent page is at %s", early.at.Path)
+	processtest.AwaitRecord(t, r, "WARN", "metadata not read")
+	early := processtest.StartTraveller(t, p, "https://acme.example/callback")
+	if early.At.Path != "/authorize" {
+		t.Errorf("before: the consent page is at %s", early.At.Path)
 	}
 	auth.changes.Store(&map[string]any{})
-	awaitRecord(t, r, "INFO", "metadata read")
-	late := startTraveller(t, p, "https://acme.example/callback")
-	if late.at.Path != "/found/authorize" || late.at.Query().Get("code_challenge_method") != "S256" {
-		t.Errorf("after: the consent page is at %s", late.at.Path)
+	processtest.AwaitRecord(t, r, "INFO", "metadata read")
+	late := processtest.StartTraveller(t, p, "https://acme.example/callback")
+	if late.At.Path != "/found/authorize" || late.At.Query().Get("code_challenge_method") != "S256" {
+		t.Errorf("after: the consent page is at %s", late.At.Path)
 	}
-	for _, who := range []traveller{early, late} {
-		checkIss(t, who, in.values["PUBLIC_URL"], auth.URL)
+	for _, who := range []processtest.Traveller{early, late} {
+		processtest.CheckIss(t, who, in.Values["PUBLIC_URL"], auth.URL)
 	}
 	if auth.foreign.Load() != 0 {
 		t.Errorf("%d token requests, want none before a completion", auth.foreign.Load())
 	}
-	r.stop(t, syscall.SIGTERM)
-	if n := strings.Count(r.stderr.String(), "metadata not read"); n != 1 {
+	r.Stop(t, syscall.SIGTERM)
+	if n := strings.Count(r.Stderr.String(), "metadata not read"); n != 1 {
 		t.Errorf("%d warnings about one outage, want 1", n)
-	}
-}
-
-// traveller is somebody who stands before the consent page.
-type traveller struct {
-	browser *cookieBrowser
-	at      *url.URL
-}
-
-func startTraveller(tb testing.TB, p partner, returnURL string) traveller {
-	tb.Helper()
-	session := p.beginSession(tb, "ada", returnURL)
-	who := traveller{browser: newCookieBrowser()}
-	who.browser.get(tb, session.URL)
-	who.at = who.browser.send(tb, http.MethodPost, session.URL, url.Values{}).next(tb)
-	return who
-}
-
-// checkIss comes back with a code: without iss, which leads nowhere and spends nothing,
-// and with it.
-func checkIss(tb testing.TB, who traveller, publicURL, issuer string) {
-	tb.Helper()
-	query := url.Values{"code": {"a-code-of-the-test"}, "state": {who.at.Query().Get("state")}}
-	if got := who.browser.get(tb, publicURL+"/oauth/callback?"+query.Encode()); got.status != http.StatusBadRequest {
-		tb.Errorf("began at %s, came back without iss: status %d, want 400", who.at.Path, got.status)
-	}
-	query.Set("iss", issuer)
-	if got := who.browser.get(tb, publicURL+"/oauth/callback?"+query.Encode()); got.status != http.StatusSeeOther {
-		tb.Errorf("began at %s, came back with iss: status %d, want 303", who.at.Path, got.status)
-	}
-}
-
-// awaitRecord waits for a log record of that level whose message has those words.
-func awaitRecord(tb testing.TB, r *replica, level, words string) {
-	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), callLimit)
-	defer cancel()
-	_, err := r.stderr.await(ctx, func(line string) bool {
-		var record struct{ Level, Msg string }
-		return json.Unmarshal([]byte(line), &record) == nil && record.Level == level && strings.Contains(record.Msg, words)
-	})
-	if err != nil {
-		tb.Fatalf("no record %s %q: %v\n%s", level, words, err, r.stderr.tail())
 	}
 }

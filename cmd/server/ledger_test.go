@@ -9,12 +9,13 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/processtest"
 	"github.com/connect-prisma/server/internal/sealing"
 	"github.com/connect-prisma/server/internal/tenants"
 )
 
 // ledgered makes a connection that was refreshed once, and a checkpoint.
-func (in *installation) ledgered(t *testing.T) (tenants.Connection, tenants.LedgerCheckpoint) {
+func ledgered(t *testing.T, in *processtest.Installation) (tenants.Connection, tenants.LedgerCheckpoint) {
 	t.Helper()
 	ok := func(err error) {
 		t.Helper()
@@ -22,9 +23,9 @@ func (in *installation) ledgered(t *testing.T) (tenants.Connection, tenants.Ledg
 			t.Fatal(err)
 		}
 	}
-	keyset, err := sealing.Parse(in.values["TOKEN_KEYSET"], in.values["ENVIRONMENT"])
+	keyset, err := sealing.Parse(in.Values["TOKEN_KEYSET"], in.Values["ENVIRONMENT"])
 	ok(err)
-	store, err := tenants.NewStore(tenants.Config{Pool: in.db.Pool, Keyset: keyset})
+	store, err := tenants.NewStore(tenants.Config{Pool: in.DB.Pool, Keyset: keyset})
 	ok(err)
 	ctx, by := t.Context(), tenants.System()
 	tenant, err := store.CreateTenant(ctx, by, tenants.TenantInput{
@@ -55,12 +56,12 @@ func (in *installation) ledgered(t *testing.T) (tenants.Connection, tenants.Ledg
 
 func TestLedgerVerify(t *testing.T) {
 	t.Parallel()
-	in := newInstallation(t)
-	if out := in.command(t, "", "ledger", "verify"); !strings.HasPrefix(out, "0 connections, 0 rows, 0 folds, 0 attempts") {
+	in := processtest.NewInstallation(t)
+	if out := in.Command(t, "", "ledger", "verify"); !strings.HasPrefix(out, "0 connections, 0 rows, 0 folds, 0 attempts") {
 		t.Errorf("an empty ledger:\n%s", out)
 	}
-	c, _ := in.ledgered(t)
-	out := in.command(t, "", "ledger", "verify")
+	c, _ := ledgered(t, in)
+	out := in.Command(t, "", "ledger", "verify")
 	if !strings.HasPrefix(out, "1 connections, 3 rows, 0 folds, 1 attempts (0 late retries, 0 without an end, 0 saved and not written yet), "+
 		"1 checkpoints: 0 findings in ") {
 		t.Errorf("it printed:\n%s", out)
@@ -69,7 +70,7 @@ func TestLedgerVerify(t *testing.T) {
 	if witness == nil {
 		t.Fatalf("no witness in:\n%s", out)
 	}
-	in.command(t, "", "ledger", "verify", "--witness", witness[1], "--tenant", c.Tenant.String(), "--connection", c.ID.String())
+	in.Command(t, "", "ledger", "verify", "--witness", witness[1], "--tenant", c.Tenant.String(), "--connection", c.ID.String())
 
 	refused := map[string][]string{
 		"no tenant id":     {"--tenant", "acme"},
@@ -77,13 +78,13 @@ func TestLedgerVerify(t *testing.T) {
 		"--witness takes":  {"--witness", "1:abc"},
 	}
 	for want, args := range refused {
-		code, _, stderr := run(t, launch{args: append([]string{"ledger", "verify"}, args...), env: in.with(nil)})
+		code, _, stderr := processtest.Run(t, processtest.Launch{Args: append([]string{"ledger", "verify"}, args...), Env: in.With(nil)})
 		if code == 0 || !strings.Contains(stderr, want) {
 			t.Errorf("%s: exit status %d, %s", args, code, stderr)
 		}
 	}
 
-	admin, err := pgx.Connect(t.Context(), in.db.AdminURL)
+	admin, err := pgx.Connect(t.Context(), in.DB.AdminURL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func TestLedgerVerify(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	code, stdout, stderr := run(t, launch{args: []string{"ledger", "verify", "--witness", witness[1]}, env: in.with(nil)})
+	code, stdout, stderr := processtest.Run(t, processtest.Launch{Args: []string{"ledger", "verify", "--witness", witness[1]}, Env: in.With(nil)})
 	for _, want := range []string{
 		c.ID.String() + " of " + c.Tenant.String() + ", row 2: the row is missing\n",
 		"checkpoint 1: the checkpoint was witnessed, and is gone\n",

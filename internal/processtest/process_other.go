@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package main_test
+package processtest
 
 import "syscall"
 

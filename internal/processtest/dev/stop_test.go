@@ -1,4 +1,4 @@
-package main_test
+package dev_test
 
 import (
 	"context"
@@ -14,12 +14,14 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/connect-prisma/server/internal/processtest"
 )
 
 // postgresPID returns the process id of dev's own Postgres.
-func postgresPID(tb testing.TB, d *dev) int {
+func postgresPID(tb testing.TB, d *processtest.Dev) int {
 	tb.Helper()
-	content, err := os.ReadFile(filepath.Join(d.dir, "postgres", "data", "postmaster.pid"))
+	content, err := os.ReadFile(filepath.Join(d.Dir, "postgres", "data", "postmaster.pid"))
 	if err != nil {
 		tb.Fatalf("dev's Postgres: %v", err)
 	}
@@ -36,7 +38,7 @@ func alive(pid int) bool { return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH
 // silent tells whether nobody listens at the port of a URL.
 func silent(tb testing.TB, raw string) bool {
 	tb.Helper()
-	conn, err := (&net.Dialer{Timeout: callLimit}).DialContext(context.WithoutCancel(tb.Context()), "tcp", "127.0.0.1:"+port(tb, raw))
+	conn, err := (&net.Dialer{Timeout: processtest.CallLimit}).DialContext(context.WithoutCancel(tb.Context()), "tcp", "127.0.0.1:"+processtest.Port(tb, raw))
 	if err != nil {
 		return true
 	}
@@ -50,14 +52,14 @@ func silent(tb testing.TB, raw string) bool {
 // again at the next start: the tenant, its key, the connection, the database.
 func TestDevKeepsItsData(t *testing.T) {
 	t.Parallel()
-	with := devOptions{dir: dataDir(t), ports: fixedPorts(t)}
-	d := startDev(t, with)
-	t.Logf("first start: %s", d.ready)
-	d.control(t, http.MethodPut, "consent", map[string]string{"mode": "approve"}, nil)
-	held := d.connect(t, "keeper")
-	made := d.partner().createDatabase(t, held, "kept")
-	writeNote(t, made.Credentials.ConnectionString, "before every restart")
-	before := d.devInfo
+	with := processtest.DevOptions{Dir: processtest.DataDir(t), Ports: processtest.FixedPorts(t)}
+	d := processtest.StartDev(t, with)
+	t.Logf("first start: %s", d.Ready)
+	d.Control(t, http.MethodPut, "consent", map[string]string{"mode": "approve"}, nil)
+	held := d.Connect(t, "keeper")
+	made := d.Partner().CreateDatabase(t, held, "kept")
+	processtest.WriteNote(t, made.Credentials.ConnectionString, "before every restart")
+	before := d.DevInfo
 
 	for _, end := range []struct {
 		name string
@@ -65,46 +67,46 @@ func TestDevKeepsItsData(t *testing.T) {
 	}{{"Ctrl-C", syscall.SIGINT}, {"SIGTERM", syscall.SIGTERM}, {"kill -9", syscall.SIGKILL}} {
 		pid := postgresPID(t, d)
 		if end.sig == syscall.SIGKILL {
-			d.signal(t, end.sig)
-			d.wait(t)
-			eventually(t, "Postgres ends with the dev that was killed", func() bool { return !alive(pid) })
+			d.Signal(t, end.sig)
+			d.Wait(t)
+			processtest.Eventually(t, "Postgres ends with the dev that was killed", func() bool { return !alive(pid) })
 		} else {
-			d.stop(t, end.sig)
+			d.Stop(t, end.sig)
 			if alive(pid) {
 				t.Errorf("after %s Postgres still runs", end.name)
 			}
-			if out := d.stdout.tail(); !strings.Contains(out, "Stopped. The data stays in "+d.dir) {
+			if out := d.Stdout.Tail(); !strings.Contains(out, "Stopped. The data stays in "+d.Dir) {
 				t.Errorf("after %s dev says:\n%s", end.name, out)
 			}
 		}
 		for _, address := range []string{d.PublicURL, d.SimulatorURL, d.SampleAppURL, d.DatabaseURL} {
 			if !silent(t, address) {
-				t.Errorf("after %s somebody still listens on port %s", end.name, port(t, address))
+				t.Errorf("after %s somebody still listens on port %s", end.name, processtest.Port(t, address))
 			}
 		}
 
-		d = startDev(t, with)
-		t.Logf("start after %s: %s", end.name, d.ready)
+		d = processtest.StartDev(t, with)
+		t.Logf("start after %s: %s", end.name, d.Ready)
 		checkKept(t, d, before, held, made)
 	}
-	if saw := d.ledger(t).Counters; saw.CodeExchanges != 1 || saw.Replays != 0 || saw.Revocations != 0 {
+	if saw := d.Ledger(t).Counters; saw.CodeExchanges != 1 || saw.Replays != 0 || saw.Revocations != 0 {
 		t.Errorf("Prisma saw %+v, want one code exchange and no replay", saw)
 	}
 }
 
-func checkKept(t *testing.T, d *dev, before devInfo, held connection, made database) {
+func checkKept(t *testing.T, d *processtest.Dev, before processtest.DevInfo, held processtest.Connection, made processtest.Database) {
 	t.Helper()
 	if d.APIKey != before.APIKey || d.AdminPassword != before.AdminPassword || d.DatabaseURL != before.DatabaseURL ||
 		d.ServiceToken != before.ServiceToken {
 		t.Error("dev.json has other secrets than before the restart")
 	}
-	var found connection
-	d.partner().call(t, http.MethodGet, "/v1/connections/"+held.ID, nil, &found)
+	var found processtest.Connection
+	d.Partner().Call(t, http.MethodGet, "/v1/connections/"+held.ID, nil, &found)
 	if found != held {
 		t.Errorf("connection = %+v, before the restart it was %+v", found, held)
 	}
-	var databases []database
-	d.partner().call(t, http.MethodGet, "/v1/connections/"+held.ID+"/databases", nil, &databases)
+	var databases []processtest.Database
+	d.Partner().Call(t, http.MethodGet, "/v1/connections/"+held.ID+"/databases", nil, &databases)
 	if len(databases) != 1 || databases[0].ID != made.ID {
 		t.Errorf("the workspace has %d databases, want the one from before", len(databases))
 	}
@@ -123,7 +125,7 @@ func checkKept(t *testing.T, d *dev, before devInfo, held connection, made datab
 // process's own allow.
 func TestDevAsOrdinaryUser(t *testing.T) {
 	t.Parallel()
-	with := devOptions{dir: dataDir(t)}
+	with := processtest.DevOptions{Dir: processtest.DataDir(t)}
 	if os.Geteuid() == 0 {
 		nobody, err := user.Lookup("nobody")
 		if err != nil {
@@ -134,19 +136,19 @@ func TestDevAsOrdinaryUser(t *testing.T) {
 		if err := errors.Join(errUID, errGID); err != nil {
 			t.Fatal(err)
 		}
-		with.as = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-		if err := os.Chown(with.dir, int(uid), int(gid)); err != nil {
+		with.As = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		if err := os.Chown(with.Dir, int(uid), int(gid)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	d := startDev(t, with)
+	d := processtest.StartDev(t, with)
 	pid := postgresPID(t, d)
-	d.control(t, http.MethodPut, "consent", map[string]string{"mode": "approve"}, nil)
-	made := d.partner().createDatabase(t, d.connect(t, "ordinary"), "plain")
-	if found := tables(t, made.Credentials.ConnectionString); len(found) != 0 {
+	d.Control(t, http.MethodPut, "consent", map[string]string{"mode": "approve"}, nil)
+	made := d.Partner().CreateDatabase(t, d.Connect(t, "ordinary"), "plain")
+	if found := processtest.Tables(t, made.Credentials.ConnectionString); len(found) != 0 {
 		t.Errorf("the new database has the tables %v, want none", found)
 	}
-	d.stop(t, syscall.SIGINT)
+	d.Stop(t, syscall.SIGINT)
 	if alive(pid) {
 		t.Error("after Ctrl-C Postgres still runs")
 	}

@@ -1,4 +1,4 @@
-package main_test
+package rolling_test
 
 import (
 	"bytes"
@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/connect-prisma/server/internal/processtest"
 )
 
 // firstOfThisVersion is the oldest migration that the version before this one lacks.
@@ -14,25 +16,21 @@ import (
 const firstOfThisVersion = "migrations/00007_fence.sql"
 
 // previousVersion builds the version before this one from the repository's history:
-// the state before firstOfThisVersion came. It returns "" where there is no history to
-// build from, such as in a shallow clone.
+// the state before firstOfThisVersion came.
 func previousVersion(t *testing.T) string {
 	t.Helper()
 	root, err := git(t.Context(), ".", "rev-parse", "--show-toplevel")
 	if err != nil {
-		t.Logf("no history: %v", err)
-		return ""
+		t.Fatalf("no repository to build the previous version from: %v", err)
 	}
 	added, err := git(t.Context(), root, "log", "--diff-filter=A", "--format=%H", "--", firstOfThisVersion)
 	if err != nil || added == "" {
-		t.Logf("no commit that adds %s: %v", firstOfThisVersion, err)
-		return ""
+		t.Fatalf("no commit that adds %s (%v): fetch the whole history", firstOfThisVersion, err)
 	}
 	lines := strings.Split(added, "\n")
 	commit, err := git(t.Context(), root, "rev-parse", "--verify", "--quiet", lines[len(lines)-1]+"^")
 	if err != nil {
-		t.Logf("the history begins with this version: %v", err)
-		return ""
+		t.Fatalf("the history begins with this version (%v): `git fetch --unshallow` gets the rest", err)
 	}
 	dir := t.TempDir()
 	archive := exec.CommandContext(t.Context(), "git", "-C", root, "archive", "--format=tar", commit)
@@ -45,7 +43,7 @@ func previousVersion(t *testing.T) string {
 		}
 	}
 	program := filepath.Join(dir, "server-before")
-	if err := goBuild(filepath.Join(dir, "cmd", "server"), program); err != nil {
+	if err := processtest.Build(filepath.Join(dir, "cmd", "server"), program); err != nil {
 		t.Fatalf("build the previous version: %v", err)
 	}
 	t.Logf("the previous version is %s", commit[:12])

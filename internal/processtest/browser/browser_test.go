@@ -1,4 +1,4 @@
-package main_test
+package browser_test
 
 import (
 	"net/http"
@@ -9,15 +9,15 @@ import (
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp/kb"
+
+	"github.com/connect-prisma/server/internal/processtest"
 )
 
 const (
-	firstWorkspace  = "Ada’s workspace"
-	secondWorkspace = "Moonshot Labs"
-	firstChoice     = `input[name="workspace"][value="wksp_adas_workspace"]`
-	secondChoice    = `input[name="workspace"][value="wksp_moonshot_labs"]`
-	ourForm         = `form#connect[action^="/connect/"]`
-	partnerForm     = `form#connect[action="/connect"]`
+	firstChoice  = `input[name="workspace"][value="wksp_adas_workspace"]`
+	secondChoice = `input[name="workspace"][value="wksp_moonshot_labs"]`
+	ourForm      = `form#connect[action^="/connect/"]`
+	partnerForm  = `form#connect[action="/connect"]`
 )
 
 // TestBrowser goes through the product in Chromium, as a user of the sample app.
@@ -28,9 +28,9 @@ func TestBrowser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d := startDev(t, devOptions{})
+	d := processtest.StartDev(t, processtest.DevOptions{})
 	chromium := startChromium(t)
-	for name, test := range map[string]func(*testing.T, *dev, *tab){
+	for name, test := range map[string]func(*testing.T, *processtest.Dev, *tab){
 		"connect and create a database": connectAndCreate,
 		"deny":                          denyConsent,
 		"two tabs":                      twoTabs,
@@ -51,11 +51,11 @@ func TestBrowser(t *testing.T) {
 // browsers hold all of it against form-action.
 func TestBrowserOfAUserWhoConsentedBefore(t *testing.T) {
 	t.Parallel()
-	d := startDev(t, devOptions{env: []string{"DATABASE_URL=" + limitedServer(t)}})
+	d := processtest.StartDev(t, processtest.DevOptions{Env: []string{"DATABASE_URL=" + processtest.LimitedServer(t)}})
 	chromium := startChromium(t)
 	for _, mode := range []string{"approve", "deny"} {
 		b := newBrowser(chromium, t)
-		d.control(t, http.MethodPut, "consent", map[string]string{"mode": mode, "workspaceId": d.WorkspaceIDs[0]}, nil)
+		d.Control(t, http.MethodPut, "consent", map[string]string{"mode": mode, "workspaceId": d.WorkspaceIDs[0]}, nil)
 		b.signIn(d, mode)
 		b.click(partnerForm + " button")
 		b.see(ourForm)
@@ -71,7 +71,7 @@ func TestBrowserOfAUserWhoConsentedBefore(t *testing.T) {
 
 // signIn opens the sample app and types in a user of the test's own: the tests
 // share one dev.
-func (t *tab) signIn(d *dev, user string) {
+func (t *tab) signIn(d *processtest.Dev, user string) {
 	t.tb.Helper()
 	t.open(d.SampleAppURL)
 	t.write("#other-user input[name=user]", user)
@@ -88,7 +88,7 @@ func (t *tab) approve(radio string) {
 }
 
 // connectAndCreate is the whole way, with a look at every page.
-func connectAndCreate(t *testing.T, d *dev, b *tab) {
+func connectAndCreate(t *testing.T, d *processtest.Dev, b *tab) {
 	t.Helper()
 	b.open(d.SampleAppURL)
 	b.check("01-sign-in")
@@ -104,12 +104,12 @@ func connectAndCreate(t *testing.T, d *dev, b *tab) {
 	b.click(ourForm + " button")
 
 	b.see(secondChoice)
-	b.says("main", "Sample app", firstWorkspace, secondWorkspace)
+	b.says("main", "Sample app", processtest.FirstWorkspace, processtest.SecondWorkspace)
 	b.check("04-consent")
 	b.approve(secondChoice)
 
 	b.see(`[data-connection][data-status="active"]`)
-	b.says("[data-connection]", secondWorkspace, "Connected")
+	b.says("[data-connection]", processtest.SecondWorkspace, "Connected")
 	b.says(".notice", "Connected")
 	if at := evaluate[string](b, "location.href"); at != d.SampleAppURL+"/" {
 		t.Errorf("back at %q, want the sample app without the code in its address", at)
@@ -123,11 +123,11 @@ func connectAndCreate(t *testing.T, d *dev, b *tab) {
 
 	connectionString := b.text("#connection-string")
 	b.check("07-connection-string")
-	if found := tables(t, connectionString); len(found) != 0 {
+	if found := processtest.Tables(t, connectionString); len(found) != 0 {
 		t.Errorf("the new database has the tables %v, want none", found)
 	}
-	writeNote(t, connectionString, "from the browser test")
-	if found := tables(t, connectionString); len(found) != 1 || found[0] != "public.notes" {
+	processtest.WriteNote(t, connectionString, "from the browser test")
+	if found := processtest.Tables(t, connectionString); len(found) != 1 || found[0] != "public.notes" {
 		t.Errorf("after CREATE TABLE the database has the tables %v, want public.notes", found)
 	}
 	b.click(".back a")
@@ -137,7 +137,7 @@ func connectAndCreate(t *testing.T, d *dev, b *tab) {
 }
 
 // denyConsent says no on Prisma's page.
-func denyConsent(t *testing.T, d *dev, b *tab) {
+func denyConsent(t *testing.T, d *processtest.Dev, b *tab) {
 	t.Helper()
 	b.signIn(d, "denier")
 	b.click(partnerForm + " button")
@@ -149,15 +149,15 @@ func denyConsent(t *testing.T, d *dev, b *tab) {
 	if text := strings.ToLower(b.text("main")); !strings.Contains(text, "not connected") && !strings.Contains(text, "nothing") {
 		t.Errorf("after a denial the app says %q", text)
 	}
-	var connections []connection
-	d.partner().call(t, http.MethodGet, "/v1/connections?userId=denier", nil, &connections)
+	var connections []processtest.Connection
+	d.Partner().Call(t, http.MethodGet, "/v1/connections?userId=denier", nil, &connections)
 	if len(connections) != 0 {
 		t.Errorf("after a denial there are %d connections, want none", len(connections))
 	}
 }
 
 // twoTabs has two flows under way in one browser and ends the older one first.
-func twoTabs(t *testing.T, d *dev, b *tab) {
+func twoTabs(t *testing.T, d *processtest.Dev, b *tab) {
 	t.Helper()
 	b.signIn(d, "tabs")
 	other := b.another()
@@ -171,14 +171,14 @@ func twoTabs(t *testing.T, d *dev, b *tab) {
 	b.see(".notice")
 	other.approve(secondChoice)
 	other.see(".notice")
-	other.says("main", firstWorkspace, secondWorkspace)
+	other.says("main", processtest.FirstWorkspace, processtest.SecondWorkspace)
 	if count := evaluate[int](other, `document.querySelectorAll('[data-status="active"]').length`); count != 2 {
 		t.Errorf("%d connections, want 2", count)
 	}
 }
 
 // withoutScripts has JavaScript turned off from the sign-in to the database.
-func withoutScripts(t *testing.T, d *dev, b *tab) {
+func withoutScripts(t *testing.T, d *processtest.Dev, b *tab) {
 	t.Helper()
 	b.do("turn JavaScript off", call(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}))
 	b.open("data:text/html,<title>off</title><script>document.title='on'</script>")
@@ -189,19 +189,19 @@ func withoutScripts(t *testing.T, d *dev, b *tab) {
 	b.click(partnerForm + " button")
 	b.click(ourForm + " button")
 	b.approve(firstChoice) // the other workspace is expected to be empty elsewhere
-	b.says("[data-connection]", firstWorkspace)
+	b.says("[data-connection]", processtest.FirstWorkspace)
 	b.click("[data-connection] a.button")
 	b.write("#name", "plain")
 	b.click("#create-database button")
-	if found := tables(t, b.text("#connection-string")); len(found) != 0 {
+	if found := processtest.Tables(t, b.text("#connection-string")); len(found) != 0 {
 		t.Errorf("the new database has the tables %v, want none", found)
 	}
 }
 
 // keyboardAlone touches no mouse from the connect page to the consent.
-func keyboardAlone(t *testing.T, d *dev, b *tab) {
+func keyboardAlone(t *testing.T, d *processtest.Dev, b *tab) {
 	t.Helper()
-	session := d.partner().beginSession(t, "keys", d.SampleAppURL+"/callback")
+	session := d.Partner().BeginSession(t, "keys", d.SampleAppURL+"/callback")
 	b.open(session.URL)
 	b.see(ourForm)
 	b.focus(ourForm + " button")
@@ -221,14 +221,14 @@ func keyboardAlone(t *testing.T, d *dev, b *tab) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made := d.partner().complete(t, session, "keys", returned.Query().Get("completionCode"))
+	made := d.Partner().Complete(t, session, "keys", returned.Query().Get("completionCode"))
 	if made.Workspace.ID != "wksp_moonshot_labs" {
 		t.Errorf("connected %s, want the second workspace", made.Workspace.ID)
 	}
 }
 
 // dashboard signs in as the admin and finds the connection that the API made.
-func dashboard(t *testing.T, d *dev, b *tab) {
+func dashboard(t *testing.T, d *processtest.Dev, b *tab) {
 	t.Helper()
 	// Through the sample app, so that there is a connection to look for.
 	b.signIn(d, "for-the-dashboard")
@@ -253,7 +253,7 @@ func dashboard(t *testing.T, d *dev, b *tab) {
 	b.check("12-admin-tenants")
 	b.click("main table a")
 	b.see("#connections")
-	b.says("main", "for-the-dashboard", secondWorkspace, "Active")
+	b.says("main", "for-the-dashboard", processtest.SecondWorkspace, "Active")
 	b.check("13-admin-tenant")
 	b.click("#sign-out button")
 	b.see("#sign-in")
@@ -265,9 +265,9 @@ func dashboard(t *testing.T, d *dev, b *tab) {
 }
 
 // deadEnds are the pages of people who got lost.
-func deadEnds(t *testing.T, d *dev, b *tab) {
+func deadEnds(t *testing.T, d *processtest.Dev, b *tab) {
 	t.Helper()
-	session := d.partner().beginSession(t, "lost", d.SampleAppURL+"/callback")
+	session := d.Partner().BeginSession(t, "lost", d.SampleAppURL+"/callback")
 	b.open(session.URL)
 	b.click(ourForm + " button")
 	b.see(secondChoice)
@@ -276,7 +276,7 @@ func deadEnds(t *testing.T, d *dev, b *tab) {
 	for _, origin := range []string{d.PublicURL + "/problems", d.SampleAppURL, consent} {
 		b.open(origin)
 		evaluate[bool](b, `document.head.append(Object.assign(document.createElement("style"), {textContent: "p{}"})) === undefined`)
-		eventually(t, "the console tells of an inline style", func() bool { return b.messages.take("Content Security Policy") })
+		processtest.Eventually(t, "the console tells of an inline style", func() bool { return b.messages.take("Content Security Policy") })
 	}
 
 	b.open(d.PublicURL + "/problems/reconnect-required")

@@ -1,4 +1,4 @@
-package main_test
+package browser_test
 
 import (
 	"context"
@@ -14,6 +14,8 @@ import (
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/connect-prisma/server/internal/processtest"
 )
 
 // startChromium starts the browser that all browser tests share; each has cookies
@@ -40,7 +42,7 @@ func startChromium(tb testing.TB) context.Context {
 		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"))
 	browser, _ := chromedp.NewContext(allocator)
 	tb.Cleanup(func() {
-		limited, cancel := context.WithTimeout(browser, stopLimit)
+		limited, cancel := context.WithTimeout(browser, processtest.StopLimit)
 		defer cancel()
 		if err := chromedp.Cancel(limited); err != nil {
 			tb.Errorf("stop Chromium: %v", err)
@@ -126,7 +128,7 @@ func call[P, R any](command cdp.Command[P, R], params P) chromedp.Action[chromed
 // do runs steps, each of which names itself when it fails.
 func (t *tab) do(what string, steps ...chromedp.Action[chromedp.Void]) {
 	t.tb.Helper()
-	ctx, cancel := context.WithTimeout(t.ctx, callLimit)
+	ctx, cancel := context.WithTimeout(t.ctx, processtest.CallLimit)
 	defer cancel()
 	if err := chromedp.Do(ctx, steps...); err != nil {
 		t.tb.Fatalf("%s: %v\n%s", what, err, t.page())
@@ -135,7 +137,7 @@ func (t *tab) do(what string, steps ...chromedp.Action[chromedp.Void]) {
 
 // page is what the tab shows, for a failure's message.
 func (t *tab) page() string {
-	ctx, cancel := context.WithTimeout(t.ctx, callLimit)
+	ctx, cancel := context.WithTimeout(t.ctx, processtest.CallLimit)
 	defer cancel()
 	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`location.href.split("?")[0] + "\n" + document.body.innerText`))
 	if err != nil {
@@ -146,7 +148,7 @@ func (t *tab) page() string {
 
 func evaluate[T any](t *tab, expression string) T {
 	t.tb.Helper()
-	ctx, cancel := context.WithTimeout(t.ctx, callLimit)
+	ctx, cancel := context.WithTimeout(t.ctx, processtest.CallLimit)
 	defer cancel()
 	value, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
 	if err != nil {
@@ -178,7 +180,7 @@ func (t *tab) press(keys string) { t.tb.Helper(); t.do("press a key", chromedp.K
 // text returns an element's text as people see it.
 func (t *tab) text(selector string) string {
 	t.tb.Helper()
-	ctx, cancel := context.WithTimeout(t.ctx, callLimit)
+	ctx, cancel := context.WithTimeout(t.ctx, processtest.CallLimit)
 	defer cancel()
 	text, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS(selector), chromedp.NodeVisible))
 	if err != nil {
@@ -229,7 +231,7 @@ func (t *tab) check(name string) {
 
 func (t *tab) picture(file string) {
 	t.tb.Helper()
-	ctx, cancel := context.WithTimeout(t.ctx, callLimit)
+	ctx, cancel := context.WithTimeout(t.ctx, processtest.CallLimit)
 	defer cancel()
 	png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
 	if err == nil {
