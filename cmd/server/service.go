@@ -215,10 +215,13 @@ func (s *service) build() error {
 	if err != nil {
 		return err
 	}
-	s.api = httpapi.New(httpapi.Config{
+	s.api, err = httpapi.New(httpapi.Config{
 		Store: s.store, Flow: s.flow, Provisioning: provisioner, Pages: pages, PublicURL: s.cfg.PublicURL,
 		Now: time.Now, Logger: s.log, TrustedHops: s.cfg.TrustedHops, MountAdmin: dashboard.Mount,
 	})
+	if err != nil {
+		return err
+	}
 	s.jobs, err = jobs.New(jobs.Config{
 		Pool: s.jobPool, Store: s.store, Workspaces: s.flow, Logger: s.log, PollOnly: s.pollOnly,
 		LedgerRetention: s.cfg.LedgerRetention,

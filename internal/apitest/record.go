@@ -194,7 +194,7 @@ func (r *record) findings() map[string]int {
 		}
 	}
 	for _, e := range r.exchanges {
-		for _, problem := range slices.Concat(e.badHeaders(), r.badRedirect(e), e.badProblem(), r.shownSecrets(e)) {
+		for _, problem := range slices.Concat(e.badHeaders(), r.badRedirect(e), e.badProblem(), e.badByContract(), r.shownSecrets(e)) {
 			found[fmt.Sprintf("%s %s answered %d: %s", e.method, e.kindOfPath(), e.status, problem)]++
 		}
 		if e.status >= http.StatusInternalServerError && !r.failures[e.status] {
@@ -238,7 +238,7 @@ func (e exchange) badHeaders() []string {
 	if strings.HasPrefix(e.path, "/static/") && e.status == http.StatusOK {
 		return bad
 	}
-	if e.header.Get("Cache-Control") != "no-store" {
+	if !e.mayBeKept() && e.header.Get("Cache-Control") != "no-store" {
 		bad = append(bad, "may be cached")
 	}
 	if got := e.header.Get("Referrer-Policy"); got != "no-referrer" && got != "same-origin" {
@@ -248,6 +248,13 @@ func (e exchange) badHeaders() []string {
 		bad = append(bad, fmt.Sprintf("content security policy of a page %q", policy))
 	}
 	return bad
+}
+
+// mayBeKept reports whether a receiver may keep an answer, to ask each time whether it
+// still holds.
+func (e exchange) mayBeKept() bool {
+	return e.method == http.MethodGet && strings.HasPrefix(e.path, "/v1/") && e.header.Get("ETag") != "" &&
+		(e.status == http.StatusOK || e.status == http.StatusNotModified) && e.header.Get("Cache-Control") == "private, no-cache"
 }
 
 // badRedirect refuses a Location that nobody registered. The query is the

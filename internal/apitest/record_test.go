@@ -18,12 +18,28 @@ func TestTheRecordFindsWhatItLooksFor(t *testing.T) {
 	good := http.Header{
 		"X-Content-Type-Options": {"nosniff"}, "Cache-Control": {"no-store"}, "Referrer-Policy": {"no-referrer"},
 		"Content-Security-Policy": {"default-src 'none'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"},
-		"Content-Type":            {"text/html; charset=utf-8"},
+		"Content-Type":            {"text/html; charset=utf-8"}, "X-Request-Id": {"r"},
 	}
+	const known = "/v1/regions"
 	tests := map[string]struct {
 		path, header, value, body, finding string
 		status                             int
 	}{
+		"a status that is not listed": {path: known, header: "Content-Type", value: "application/json", body: "{}", status: 203, finding: "a status that"},
+		"a type that is not listed":   {path: known, body: "{}", finding: "a body of the type"},
+		"a field that is not listed": {
+			path: known, header: "Content-Type", value: "application/json", finding: "breaks the contract",
+			body: `{"data":[{"id":"x","name":"y","flag":"z"}],"pagination":{"nextCursor":null,"hasMore":false}}`,
+		},
+		"a null for a list": {
+			path: known, header: "Content-Type", value: "application/json", finding: "breaks the contract",
+			body: `{"data":null,"pagination":{"nextCursor":null,"hasMore":false}}`,
+		},
+		"a field that is missing": {path: known, header: "Content-Type", value: "application/json", finding: "breaks the contract", body: `{"data":[]}`},
+		"a problem that is not listed": {
+			path: known, header: "Content-Type", value: "application/problem+json", status: 429, finding: "does not list",
+			body: `{"type":"` + apitest.PublicURL + `/problems/expired","title":"Too late","status":429,"requestId":"r"}`,
+		},
 		"nothing":           {},
 		"a secret in page":  {body: "<p>" + secret, finding: "shows a secret"},
 		"sniffing":          {header: "X-Content-Type-Options", finding: "no nosniff"},

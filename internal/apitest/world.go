@@ -139,9 +139,10 @@ func (w *World) build(t *testing.T, o options) {
 	check(t, err)
 	pages, err := web.New()
 	check(t, err)
-	w.API = httpapi.New(httpapi.Config{
+	w.API, err = httpapi.New(httpapi.Config{
 		Store: w.Store, Flow: w.Flow, Provisioning: provisioner, Pages: pages, PublicURL: PublicURL, Now: w.Now, Logger: log,
 	})
+	check(t, err)
 	t.Cleanup(func() { w.record.judge(t) })
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)

@@ -177,7 +177,7 @@ func TestDisconnect(t *testing.T) {
 		t.Fatalf("%d of 10 disconnected", len(done))
 	}
 	for _, r := range apiRoutes(t, w) {
-		if filled, _ := r.fill(map[string]string{"connection": connection.ID, "database": "db_x"}); slices.Contains([]string{path, path + "/projects", path + "/databases", path + "/databases/db_x"}, filled) {
+		if filled, _ := r.fill(map[string]string{"connectionId": connection.ID, "databaseId": "db_x"}); slices.Contains([]string{path, path + "/projects", path + "/databases", path + "/databases/db_x"}, filled) {
 			apitest.WantProblem(t, w.Call(t, w.Tenant.Key, r.method, filled, r.body()), http.StatusNotFound, "not-found")
 		}
 	}

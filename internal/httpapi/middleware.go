@@ -20,10 +20,6 @@ import (
 	"github.com/connect-prisma/server/internal/tenants"
 )
 
-const (
-	callerKey = "caller"
-)
-
 // identify gives every request an id of ours: a client's own id is not taken over,
 // since it would end up in logs and rows as it is.
 func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
@@ -67,7 +63,7 @@ func (s *Server) record(next echo.HandlerFunc) echo.HandlerFunc {
 			slog.String("route", c.Path()), slog.Int("status", c.Response().Status),
 			slog.Duration("took", s.cfg.Now().Sub(began)), slog.Int64("bytes", c.Response().Size),
 		}
-		if caller, ok := c.Get(callerKey).(tenants.Caller); ok {
+		if caller := callerOf(c.Request().Context()); caller.Key != (tenants.KeyID{}) {
 			attrs = append(attrs, slog.String("tenant", caller.Tenant.ID.String()))
 		}
 		level := slog.LevelInfo
@@ -119,8 +115,9 @@ func refuseOddPaths(next echo.HandlerFunc) echo.HandlerFunc {
 
 func noStore(c echo.Context) { c.Response().Header().Set(echo.HeaderCacheControl, "no-store") }
 
-// scope authenticates a partner's backend and checks that its key has that right.
-func (s *Server) scope(needed tenants.Scope) echo.MiddlewareFunc {
+// authenticate lets in a partner's backend whose key has that scope, any live key when
+// it is "".
+func (s *Server) authenticate(needed tenants.Scope) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			key, err := bearer(c.Request())
@@ -131,14 +128,25 @@ func (s *Server) scope(needed tenants.Scope) echo.MiddlewareFunc {
 			if err != nil {
 				return err
 			}
-			c.Set(callerKey, caller)
-			if !caller.May(needed) {
+			by := browserOf(c)
+			by.Type, by.ID = tenants.ActorAPIKey, caller.Key.String()
+			c.SetRequest(c.Request().WithContext(context.WithValue(c.Request().Context(), identityKey{}, identity{caller, by})))
+			if needed != "" && !caller.May(needed) {
 				return fault.New(fault.ForbiddenScope, "The API key lacks the scope "+string(needed)+".", nil)
 			}
 			return next(c)
 		}
 	}
 }
+
+// identity is who makes a call: what they may, and how the audit log names them.
+type identity struct {
+	caller tenants.Caller
+	actor  tenants.Actor
+}
+
+// identityKey finds the identity in a request's context.
+type identityKey struct{}
 
 // bearer reads the one Authorization header (RFC 6750 section 2.1). A key in the
 // address is refused even beside a good header: addresses end up in logs.
@@ -161,17 +169,19 @@ func bearer(r *http.Request) (string, error) {
 	return "", fault.New(fault.Unauthorized, "Send your API key as a bearer token: Authorization: Bearer cpk_…", nil)
 }
 
-// callerOf returns who scope let in.
-func callerOf(c echo.Context) tenants.Caller {
-	caller, _ := c.Get(callerKey).(tenants.Caller)
-	return caller
+// callerOf returns who authenticate let in, the zero Caller before it did.
+func callerOf(ctx context.Context) tenants.Caller {
+	who, _ := ctx.Value(identityKey{}).(identity)
+	return who.caller
 }
 
-// actorOf is the partner's backend as the audit log names it.
-func actorOf(c echo.Context) tenants.Actor {
-	by := browserOf(c)
-	by.Type, by.ID = tenants.ActorAPIKey, callerOf(c).Key.String()
-	return by
+// tenantOf returns whose backend calls.
+func tenantOf(ctx context.Context) tenants.TenantID { return callerOf(ctx).Tenant.ID }
+
+// actorOf returns the partner's backend as the audit log names it.
+func actorOf(ctx context.Context) tenants.Actor {
+	who, _ := ctx.Value(identityKey{}).(identity)
+	return who.actor
 }
 
 // browserOf is somebody at a browser; the flow knows which user it is.

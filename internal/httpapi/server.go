@@ -9,7 +9,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/httpapi/contract"
 	"github.com/connect-prisma/server/internal/oauthflow"
 	"github.com/connect-prisma/server/internal/tenants"
 	"github.com/connect-prisma/server/web"
@@ -44,22 +44,28 @@ type Config struct {
 
 // Server serves the REST API and the browser pages.
 type Server struct {
-	cfg      Config
-	echo     *echo.Echo
-	csrf     *http.CrossOriginProtection
-	draining atomic.Bool
+	cfg        Config
+	echo       *echo.Echo
+	csrf       *http.CrossOriginProtection
+	operations map[string]operation // of the contract, by their ids
+	draining   atomic.Bool
 }
 
-// New builds the routes.
-func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, echo: echo.New(), csrf: http.NewCrossOriginProtection()}
+// New builds the routes. An error is a contract that can't be served.
+func New(cfg Config) (*Server, error) {
+	operations, err := loadOperations()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, echo: echo.New(), csrf: http.NewCrossOriginProtection(), operations: operations}
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.HTTPErrorHandler = s.handleError
+	s.echo.Binder = binder{}
 	s.echo.IPExtractor = clientIP(cfg.TrustedHops)
 	s.echo.Pre(s.identify)
 	s.echo.Use(s.record, s.recoverPanics, refuseOddPaths)
 	s.routes()
-	return s
+	return s, nil
 }
 
 // ServeHTTP implements http.Handler.
@@ -72,24 +78,9 @@ func (s *Server) Drain() { s.draining.Store(true) }
 func (s *Server) routes() {
 	e := s.echo
 
-	// Partner backends. No middleware of the group's own: with one, echo answers
-	// wrong methods with 404.
-	api := e.Group("/v1")
-	api.POST("/connect-sessions", s.createSession, s.scope(tenants.ScopeConnect))
-	api.GET("/connect-sessions/:session", s.getSession, s.scope(tenants.ScopeConnect))
-	api.POST("/connect-sessions/:session/complete", s.completeSession, s.scope(tenants.ScopeConnect))
-	api.GET("/connections", s.listConnections, s.scope(tenants.ScopeRead))
-	api.GET("/connections/:connection", s.getConnection, s.scope(tenants.ScopeRead))
-	api.POST("/connections/:connection/check", s.checkConnection, s.scope(tenants.ScopeRead))
-	api.DELETE("/connections/:connection", s.deleteConnection, s.scope(tenants.ScopeWrite))
-	api.GET("/connections/:connection/projects", s.listProjects, s.scope(tenants.ScopeRead))
-	api.POST("/connections/:connection/projects", s.createProject, s.scope(tenants.ScopeWrite))
-	api.GET("/connections/:connection/databases", s.listDatabases, s.scope(tenants.ScopeRead))
-	api.POST("/connections/:connection/databases", s.createDatabase, s.scope(tenants.ScopeWrite))
-	api.GET("/connections/:connection/databases/:database", s.getDatabase, s.scope(tenants.ScopeRead))
-	api.DELETE("/connections/:connection/databases/:database", s.deleteDatabase, s.scope(tenants.ScopeWrite))
-	api.POST("/connections/:connection/databases/:database/credentials", s.createCredentials, s.scope(tenants.ScopeWrite))
-	api.GET("/regions", s.listRegions, s.scope(tenants.ScopeRead))
+	// Partner backends: what the contract says, with what it says in front of it.
+	contract.RegisterHandlersWithOptions(e, contract.NewStrictHandler(handlers{s}, nil),
+		contract.RegisterHandlersOptions{OperationMiddlewares: s.guards()})
 
 	// End users' browsers.
 	e.Match([]string{http.MethodGet, http.MethodHead}, "/connect/:token", s.showConnect)
@@ -109,32 +100,6 @@ func (s *Server) routes() {
 	}
 }
 
-// envelope is every success body of the API.
-type envelope struct {
-	Data       any         `json:"data"`
-	Pagination *pagination `json:"pagination,omitempty"`
-}
-
-type pagination struct {
-	NextCursor *string `json:"nextCursor"`
-	HasMore    bool    `json:"hasMore"`
-}
-
-func newPagination(next string) *pagination {
-	if next == "" {
-		return &pagination{}
-	}
-	return &pagination{NextCursor: &next, HasMore: true}
-}
-
-func send(c echo.Context, code int, data any) error {
-	return c.JSON(code, envelope{Data: data})
-}
-
-func sendPage(c echo.Context, data any, next string) error {
-	return c.JSON(http.StatusOK, envelope{Data: data, Pagination: newPagination(next)})
-}
-
 // healthz serves GET /healthz: the process lives.
 func (s *Server) healthz(c echo.Context) error {
 	noStore(c)
@@ -150,14 +115,4 @@ func (s *Server) readyz(c echo.Context) error {
 		return c.String(http.StatusServiceUnavailable, "draining\n")
 	}
 	return c.String(http.StatusOK, "ok\n")
-}
-
-// connectionID reads the path's connection; a malformed one is as absent as any
-// other.
-func connectionID(c echo.Context) (tenants.ConnectionID, error) {
-	id, err := tenants.ParseConnectionID(c.Param("connection"))
-	if err != nil {
-		return id, fault.New(fault.NotFound, "There is no such connection.", err)
-	}
-	return id, nil
 }

@@ -89,9 +89,9 @@ func TestATenantNeverSeesAnothers(t *testing.T) {
 	database := apitest.Data[struct{ ID string }](t, w.Call(t, owner.Key, http.MethodPost,
 		"/v1/connections/"+connection.ID+"/databases", map[string]string{"name": "shop", "region": "us-east-1"}))
 
-	foreign := map[string]string{"session": session, "connection": connection.ID, "database": database.ID}
-	unknown := map[string]string{"session": changed(session), "connection": changed(connection.ID), "database": "db_unknown"}
-	malformed := map[string]string{"session": "cs_1' OR 1=1", "connection": "cnx_x", "database": "..x"}
+	foreign := map[string]string{"sessionId": session, "connectionId": connection.ID, "databaseId": database.ID}
+	unknown := map[string]string{"sessionId": changed(session), "connectionId": changed(connection.ID), "databaseId": "db_unknown"}
+	malformed := map[string]string{"sessionId": "cs_1' OR 1=1", "connectionId": "cnx_x", "databaseId": "..x"}
 	requests := w.Sim.Ledger(t).Counters.APIRequests
 	tried := 0
 	for _, r := range apiRoutes(t, w) {
@@ -133,7 +133,7 @@ func TestEachRouteWantsItsScope(t *testing.T) {
 	t.Parallel()
 	w := apitest.New(t)
 	connection := w.Connect(t, w.Tenant, "ada", workspaceA)
-	ids := map[string]string{"session": "cs_x", "connection": connection.ID, "database": "db_x"}
+	ids := map[string]string{"sessionId": "cs_x", "connectionId": connection.ID, "databaseId": "db_x"}
 	keys := map[tenants.Scope]string{}
 	for _, scope := range tenants.AllScopes() {
 		keys[scope] = w.NewKey(t, w.Tenant.ID, scope)
@@ -161,8 +161,8 @@ func TestEachRouteWantsItsScope(t *testing.T) {
 		if !slices.Equal(let, []tenants.Scope{want}) {
 			t.Errorf("%s %s lets in %v, want %v", r.method, r.path, let, want)
 		}
-		if r.method == http.MethodDelete && r.path == "/v1/connections/:connection" { // the write key ended it
-			ids["connection"] = w.Connect(t, w.Tenant, "ada", workspaceA).ID
+		if r.method == http.MethodDelete && r.path == "/v1/connections/:connectionId" { // the write key ended it
+			ids["connectionId"] = w.Connect(t, w.Tenant, "ada", workspaceA).ID
 		}
 	}
 	t.Logf("%d calls with a key of another scope refused", refused)
@@ -172,8 +172,8 @@ func TestUnknownParametersAndFieldsAreRefused(t *testing.T) {
 	t.Parallel()
 	w := apitest.New(t)
 	connection := w.Connect(t, w.Tenant, "ada", workspaceA)
-	ids := map[string]string{"session": changed(connection.ID), "connection": connection.ID, "database": "db_x"}
-	ids["session"] = w.CreateSession(t, w.Tenant, "ada", nil).ID
+	ids := map[string]string{"sessionId": changed(connection.ID), "connectionId": connection.ID, "databaseId": "db_x"}
+	ids["sessionId"] = w.CreateSession(t, w.Tenant, "ada", nil).ID
 	parameters, fields := 0, 0
 	for _, r := range apiRoutes(t, w) {
 		path, _ := r.fill(ids)
