@@ -18,6 +18,7 @@ var noTenant = map[string]string{
 	"admins":             "belongs to the installation",
 	"admin_sessions":     "belongs to the installation",
 	"admin_log":          "belongs to the installation",
+	"admin_log_head":     "belongs to the installation",
 	"ledger_checkpoints": "one chain over all tenants' ledgers",
 	"goose_db_version":   "the migrations' own, closed to the service",
 }

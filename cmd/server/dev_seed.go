@@ -37,7 +37,7 @@ func (d *development) seed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = store.SetAdmin(ctx, devAdminEmail, hash)
+	_, err = store.SetAdmin(ctx, operator(), devAdminEmail, hash)
 	return err
 }
 

@@ -14,14 +14,14 @@ import (
 	"github.com/connect-prisma/server/internal/tenants"
 )
 
-// ledgerCommand is the group of commands about the refresh ledger.
+// ledgerCommand is the group of commands about the refresh ledger and the audit log.
 type ledgerCommand struct {
-	Verify ledgerVerifyCommand `cmd:"" help:"Prove that no refresh token was presented twice, and that no row of the ledger was touched."`
+	Verify ledgerVerifyCommand `cmd:"" help:"Prove that no refresh token was presented twice, and that no row of the refresh ledger and the audit log was touched."`
 }
 
 type ledgerVerifyCommand struct {
-	Tenant     string `help:"Only this tenant's connections."`
-	Connection string `help:"Only this connection."`
+	Tenant     string `help:"Only this tenant's connections and audit log."`
+	Connection string `help:"Only this connection, and no audit log."`
 	Witness    string `placeholder:"NUMBER:HEAD" help:"A checkpoint's number and head as the log shows them: it must still be there."`
 }
 
@@ -45,11 +45,16 @@ func (cmd *ledgerVerifyCommand) Run(ctx context.Context, c *console) error {
 		if summary.Adopted > 0 {
 			c.printf("%d ledgers begin later than their connection.\n", summary.Adopted)
 		}
+		if cmd.Connection == "" {
+			a := summary.Audit
+			c.printf("%d audit logs, %d rows (%d of versions without MACs, covered by later rows; %d more, not covered yet).\n",
+				a.Chains, a.Rows, a.Covered, a.Uncovered)
+		}
 		if summary.LastNumber > 0 {
 			c.printf("The newest checkpoint is %d:%s\n", summary.LastNumber, hex.EncodeToString(summary.LastHead))
 		}
 		if summary.Findings > 0 {
-			return fmt.Errorf("the refresh ledger does not prove itself: %d findings", summary.Findings)
+			return fmt.Errorf("the ledger does not prove itself: %d findings", summary.Findings)
 		}
 		return nil
 	})
@@ -82,10 +87,19 @@ func (cmd *ledgerVerifyCommand) check() (tenants.LedgerCheck, error) {
 
 func describeFinding(f tenants.LedgerFinding) string {
 	switch {
+	case f.Log == tenants.AdminLog:
+		return describeRow("admin log", f)
+	case f.Log == tenants.AuditLog:
+		return describeRow("audit log of "+f.Tenant.String(), f)
 	case f.Connection.UUID == uuid.Nil:
 		return fmt.Sprintf("checkpoint %d: %s", f.Checkpoint, f.What)
-	case f.Sequence == 0:
-		return fmt.Sprintf("%s of %s: %s", f.Connection, f.Tenant, f.What)
 	}
-	return fmt.Sprintf("%s of %s, row %d: %s", f.Connection, f.Tenant, f.Sequence, f.What)
+	return describeRow(fmt.Sprintf("%s of %s", f.Connection, f.Tenant), f)
+}
+
+func describeRow(where string, f tenants.LedgerFinding) string {
+	if f.Sequence == 0 {
+		return fmt.Sprintf("%s: %s", where, f.What)
+	}
+	return fmt.Sprintf("%s, row %d: %s", where, f.Sequence, f.What)
 }

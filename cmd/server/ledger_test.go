@@ -66,6 +66,9 @@ func TestLedgerVerify(t *testing.T) {
 		"1 checkpoints: 0 findings in ") {
 		t.Errorf("it printed:\n%s", out)
 	}
+	if !strings.Contains(out, "\n1 audit logs, 5 rows (0 of versions without MACs, covered by later rows; 0 more, not covered yet).\n") {
+		t.Errorf("it printed:\n%s", out)
+	}
 	witness := regexp.MustCompile(`newest checkpoint is (1:[0-9a-f]{64})$`).FindStringSubmatch(out)
 	if witness == nil {
 		t.Fatalf("no witness in:\n%s", out)
@@ -89,7 +92,10 @@ func TestLedgerVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer admin.Close(t.Context())
-	for _, sql := range []string{`DELETE FROM refresh_ledger WHERE sequence = 2`, `DELETE FROM ledger_checkpoints`} {
+	for _, sql := range []string{
+		`DELETE FROM refresh_ledger WHERE sequence = 2`, `DELETE FROM ledger_checkpoints`,
+		`UPDATE audit_log SET actor_id = 'somebody' WHERE sequence = 3`, `INSERT INTO admin_log (at, action) VALUES (app.now() + interval '8 days', 'a.b')`,
+	} {
 		if _, err := admin.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
 		}
@@ -99,13 +105,15 @@ func TestLedgerVerify(t *testing.T) {
 		c.ID.String() + " of " + c.Tenant.String() + ", row 2: the row is missing\n",
 		"checkpoint 1: the checkpoint was witnessed, and is gone\n",
 		"checkpoint 1: its entries are not those that were signed\n",
-		"3 findings in ",
+		"audit log of " + c.Tenant.String() + ", row 3: the row was altered, or does not belong here: ",
+		"admin log: the row of id 1 has no MAC, long after the upgrade to a version that writes one\n",
+		"5 findings in ",
 	} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("it does not say %q:\n%s", want, stdout)
 		}
 	}
-	if code != 1 || !strings.Contains(stderr, "3 findings") || strings.Contains(stdout+stderr, "refresh-") {
+	if code != 1 || !strings.Contains(stderr, "5 findings") || strings.Contains(stdout+stderr, "refresh-") {
 		t.Errorf("exit status %d:\n%s", code, stderr)
 	}
 }

@@ -67,7 +67,7 @@ func newDashboard(t *testing.T) *dashboard {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.store.SetAdmin(t.Context(), email, hash); err != nil {
+	if _, err := d.store.SetAdmin(t.Context(), tenants.System(), email, hash); err != nil {
 		t.Fatal(err)
 	}
 	server, err := admin.New(admin.Config{

@@ -22,7 +22,7 @@ func addLedgerWorkers(workers *river.Workers, cfg Config) error {
 		river.AddWorkerSafely(workers, &foldLedger{store: cfg.Store, retention: cfg.LedgerRetention}))
 }
 
-// checkpointLedger signs how far the chains of the refresh ledger are.
+// checkpointLedger signs how far the chains of the refresh ledger and the audit log are.
 type checkpointLedger struct {
 	river.WorkerDefaults[tenants.CheckpointLedgerJob]
 
@@ -42,8 +42,8 @@ func (*checkpointLedger) Timeout(*river.Job[tenants.CheckpointLedgerJob]) time.D
 func (w *checkpointLedger) Work(ctx context.Context, _ *river.Job[tenants.CheckpointLedgerJob]) error {
 	made, err := w.store.CheckpointLedger(ctx, w.retention)
 	for _, checkpoint := range made {
-		w.log.InfoContext(ctx, "refresh ledger checkpoint", slog.Int64("number", checkpoint.Number),
-			slog.Int("connections", checkpoint.Entries), slog.String("head", hex.EncodeToString(checkpoint.Head)))
+		w.log.InfoContext(ctx, "ledger checkpoint", slog.Int64("number", checkpoint.Number),
+			slog.Int("chains", checkpoint.Entries), slog.String("head", hex.EncodeToString(checkpoint.Head)))
 	}
 	return err
 }

@@ -1,10 +1,11 @@
 package jobs_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
+	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,14 +56,15 @@ func TestLedgerIsCheckpointed(t *testing.T) {
 	receive(t, "the first checkpoint", keeper.made)
 	s.connect(t, "second")
 	second := receive(t, "another checkpoint", keeper.made)
-	if second[0].Number != 2 || second[0].Entries != 1 {
+	if second[0].Number != 2 || second[0].Entries < 1 || second[0].Entries > 2 { // the connection, its tenant's audit log, or both
 		t.Errorf("the second checkpoint is %+v", second[0])
 	}
 	if retention := receive(t, "a fold", keeper.folded); retention != 90*24*time.Hour {
 		t.Errorf("rows are folded after %s", retention)
 	}
 	ok(t, runner.Stop(t.Context()))
-	if !bytes.Contains([]byte(log.String()), []byte("number=2 connections=1 head="+hex.EncodeToString(second[0].Head))) {
+	witness := fmt.Sprintf("number=2 chains=%d head=%s", second[0].Entries, hex.EncodeToString(second[0].Head))
+	if !strings.Contains(log.String(), witness) {
 		t.Errorf("the log has no witness:\n%s", log.String())
 	}
 }

@@ -27,7 +27,7 @@ type Admin struct {
 
 // SetAdmin makes an admin, or replaces the password of one, which also ends all
 // of its sessions. hash is in argon2id's PHC form.
-func (s *Store) SetAdmin(ctx context.Context, email, hash string) (Admin, error) {
+func (s *Store) SetAdmin(ctx context.Context, by Actor, email, hash string) (Admin, error) {
 	admin := Admin{ID: AdminID{newID()}, Email: strings.ToLower(strings.TrimSpace(email))}
 	if !strings.Contains(admin.Email, "@") || len(admin.Email) > 254 || !IsLabel(admin.Email, 254) {
 		return Admin{}, fault.New(fault.InvalidValue, "The admin needs an email address.", nil)
@@ -43,7 +43,7 @@ func (s *Store) SetAdmin(ctx context.Context, email, hash string) (Admin, error)
 		if _, err := tx.Exec(ctx, `DELETE FROM admin_sessions WHERE admin_id = $1`, admin.ID); err != nil {
 			return fmt.Errorf("end admin sessions: %w", err)
 		}
-		return logAdmin(ctx, tx, Actor{Type: ActorCommand}, &admin.ID, "admin.set_password")
+		return s.logAdmin(ctx, tx, by, adminChange{action: "admin.set_password", admin: &admin.ID})
 	})
 	return admin, err
 }
@@ -73,7 +73,7 @@ func (s *Store) BeginAdminSession(ctx context.Context, by Actor, admin AdminID) 
 		if err != nil {
 			return fmt.Errorf("insert admin session: %w", err)
 		}
-		return logAdmin(ctx, tx, by, &admin, "admin.sign_in")
+		return s.logAdmin(ctx, tx, by, adminChange{action: "admin.sign_in", admin: &admin})
 	})
 	return secret, err
 }
@@ -109,14 +109,16 @@ func (s *Store) EndAdminSession(ctx context.Context, by Actor, secret string) er
 		if err != nil {
 			return fmt.Errorf("end admin session: %w", err)
 		}
-		return logAdmin(ctx, tx, by, &admin, "admin.sign_out")
+		return s.logAdmin(ctx, tx, by, adminChange{action: "admin.sign_out", admin: &admin})
 	})
 }
 
 // NoteFailedSignIn keeps a failed sign-in in the log of the admins, without the
 // address that was tried: people type passwords there.
 func (s *Store) NoteFailedSignIn(ctx context.Context, by Actor) error {
-	return s.inOperator(ctx, func(tx pgx.Tx) error { return logAdmin(ctx, tx, by, nil, "admin.sign_in_failed") })
+	return s.inOperator(ctx, func(tx pgx.Tx) error {
+		return s.logAdmin(ctx, tx, by, adminChange{action: "admin.sign_in_failed"})
+	})
 }
 
 // FailedSignIns counts the failed sign-ins of the last while from that address:
@@ -130,13 +132,4 @@ func (s *Store) FailedSignIns(ctx context.Context, by Actor, within time.Duratio
 			nullAddr(by.IP), within).Scan(&n)
 	})
 	return n, err
-}
-
-func logAdmin(ctx context.Context, tx pgx.Tx, by Actor, admin *AdminID, action string) error {
-	_, err := tx.Exec(ctx, `INSERT INTO admin_log (admin_id, action, request_id, ip) VALUES ($1, $2, $3, $4)`,
-		admin, action, by.RequestID, nullAddr(by.IP))
-	if err != nil {
-		return fmt.Errorf("write admin log: %w", err)
-	}
-	return nil
 }

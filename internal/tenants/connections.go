@@ -260,7 +260,7 @@ func (s *Store) storeGrant(ctx context.Context, tx pgx.Tx, by Actor, x Session, 
 			return Connection{}, err
 		}
 	}
-	return connection, record(ctx, tx, x.Tenant, by, change{event: event, target: target.ID.String(), data: map[string]any{
+	return connection, s.record(ctx, tx, x.Tenant, by, change{event: event, target: target.ID.String(), data: map[string]any{
 		"connectionId": target.ID.String(), "userId": x.UserID, "workspaceId": grant.WorkspaceID,
 		"sessionId": x.ID.String(), "generation": generation,
 	}})
@@ -297,7 +297,7 @@ func (s *Store) Disconnect(ctx context.Context, by Actor, tenant TenantID, id Co
 			return fmt.Errorf("disconnect: %w", err)
 		}
 		c.Status = ConnectionDisconnected
-		return record(ctx, tx, tenant, by, change{event: EventDisconnected, target: id.String(), data: map[string]any{
+		return s.record(ctx, tx, tenant, by, change{event: EventDisconnected, target: id.String(), data: map[string]any{
 			"connectionId": id.String(), "userId": c.UserID, "workspaceId": c.WorkspaceID,
 		}})
 	})

@@ -79,7 +79,7 @@ func (s *Store) EndCheck(ctx context.Context, by Actor, checked Connection, foun
 		if c, err = connectionRow(ctx, tx, checked.Tenant, checked.ID, ""); err != nil || !confirmed {
 			return err
 		}
-		return record(ctx, tx, checked.Tenant, by, change{action: auditConfirmed, target: checked.ID.String(), data: map[string]any{
+		return s.record(ctx, tx, checked.Tenant, by, change{action: auditConfirmed, target: checked.ID.String(), data: map[string]any{
 			"connectionId": checked.ID.String(), "generation": checked.Generation,
 		}})
 	})

@@ -179,7 +179,7 @@ func (s *Store) Fence(ctx context.Context) (FenceState, error) {
 // AcceptFence decides that token requests may be sent from where the database is now.
 // state is what the operator saw: if it is no longer so the error is a fault.Conflict
 // and nothing was decided. The installation's log gets a row.
-func (s *Store) AcceptFence(ctx context.Context, state FenceState) error {
+func (s *Store) AcceptFence(ctx context.Context, by Actor, state FenceState) error {
 	return s.inOperator(ctx, func(tx pgx.Tx) error {
 		seen, err := readSight(ctx, tx, 0)
 		if err != nil {
@@ -191,10 +191,9 @@ func (s *Store) AcceptFence(ctx context.Context, state FenceState) error {
 		if err := decide(ctx, tx, seen, DecidedByCommand); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO admin_log (action) VALUES ('fence.accepted')`); err != nil {
-			return fmt.Errorf("write admin log: %w", err)
-		}
-		return nil
+		return s.logAdmin(ctx, tx, by, adminChange{action: "fence.accepted", details: map[string]any{
+			"decision": seen.Decided.ID + 1, "was": seen.Decided.Place.String(), "is": seen.Here.String(),
+		}})
 	})
 }
 

@@ -197,7 +197,7 @@ func TestFailoverThatLostWrites(t *testing.T) {
 
 			seen, err := fresh.Fence(t.Context())
 			ok(t, err)
-			ok(t, fresh.AcceptFence(t.Context(), seen))
+			ok(t, fresh.AcceptFence(t.Context(), tenants.System(), seen))
 			for what, store := range map[string]*tenants.Store{"lost writes": living, "lost none": other, "was started since": fresh} {
 				m.beat(t, store)
 				if !m.may(t, store) {
@@ -303,7 +303,7 @@ func (m *moving) wantNothingSent(t *testing.T, c *cluster, database string) {
 
 	seen, err := s.Fence(t.Context())
 	ok(t, err)
-	ok(t, s.AcceptFence(t.Context(), seen))
+	ok(t, s.AcceptFence(t.Context(), tenants.System(), seen))
 	tokens, err = newRefresher(t, e).AccessToken(t.Context(), connection)
 	ok(t, err)
 	if tokens.Access != "access-of-exchange-1" {

@@ -124,8 +124,8 @@ func TestFenceElsewhere(t *testing.T) {
 			if seen.Open() {
 				t.Errorf("Fence() = %+v, want it closed", seen)
 			}
-			ok(t, store.AcceptFence(t.Context(), seen))
-			wantKind(t, "AcceptFence() of what was seen before", store.AcceptFence(t.Context(), seen), fault.Conflict)
+			ok(t, store.AcceptFence(t.Context(), tenants.System(), seen))
+			wantKind(t, "AcceptFence() of what was seen before", store.AcceptFence(t.Context(), tenants.System(), seen), fault.Conflict)
 			tokens, err = newRefresher(t, e).AccessToken(t.Context(), connection)
 			ok(t, err)
 			if asked, _ := e.counts(); asked != 1 || tokens.Access != "access-of-exchange-1" {
@@ -178,7 +178,7 @@ func TestFenceKeepsCodes(t *testing.T) {
 
 	seen, err := s.Fence(t.Context())
 	ok(t, err)
-	ok(t, s.AcceptFence(t.Context(), seen))
+	ok(t, s.AcceptFence(t.Context(), tenants.System(), seen))
 	claim, err := s.ClaimCompletion(t.Context(), tenants.System(), tenant, x.ID, code, x.UserID)
 	ok(t, err)
 	if claim.Code != "code-"+x.ID.String() {

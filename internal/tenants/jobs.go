@@ -76,7 +76,7 @@ func (s *Store) SweepSessions(ctx context.Context) (int, error) {
 			}
 			// One transaction each: a tenant whose sequence row is busy holds up nobody else.
 			err := s.inTenant(ctx, d.session.Tenant, func(tx pgx.Tx) error {
-				_, err := endSession(ctx, tx, System(), d.session, d.end, []SessionStatus{d.session.Status})
+				_, err := s.endSession(ctx, tx, System(), d.session, d.end, []SessionStatus{d.session.Status})
 				return err
 			})
 			if err != nil {

@@ -1,10 +1,11 @@
 package tenants
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -60,73 +61,141 @@ const (
 )
 
 // change is one state change: what the tenant's machines are told and what the
-// audit log keeps. Either may be left out.
+// audit log keeps. The event may be left out.
 type change struct {
-	event   string         // event type; "": none
-	action  string         // audit action; "": the event's type
-	target  string         // id of what changed
-	data    map[string]any // both rows' details: ids and states, no secrets
-	noAudit bool           // an event without an audit row
+	event  string         // event type; "": none
+	action string         // audit action; "": the event's type
+	target string         // id of what changed
+	data   map[string]any // both rows' details: ids and states, no secrets
 }
+
+// name is the change's action in the audit log.
+func (c change) name() string { return cmp.Or(c.action, c.event) }
 
 // record writes a change's event and audit row, numbered without gaps. The
 // tenant's sequence row is locked until the transaction ends, so record comes
 // last in it.
-func record(ctx context.Context, tx pgx.Tx, tenant TenantID, by Actor, c change) error {
-	_, err := recordNumbered(ctx, tx, tenant, by, c)
+func (s *Store) record(ctx context.Context, tx pgx.Tx, tenant TenantID, by Actor, c change) error {
+	_, err := s.recordAll(ctx, tx, tenant, by, []change{c})
 	return err
 }
 
-// recordNumbered is record, and returns the number of the audit row.
-func recordNumbered(ctx context.Context, tx pgx.Tx, tenant TenantID, by Actor, c change) (int64, error) {
-	events, audits := 0, 1
-	if c.event != "" {
-		events = 1
-	}
-	if c.noAudit {
-		audits = 0
-	}
-	if c.action == "" {
-		c.action = c.event
-	}
-	data, err := json.Marshal(c.data)
+// recordAll is record for changes that happen together. It returns the number of the
+// last audit row.
+func (s *Store) recordAll(ctx context.Context, tx pgx.Tx, tenant TenantID, by Actor, changes []change) (int64, error) {
+	head, err := lockAuditHead(ctx, tx, tenant)
 	if err != nil {
-		return 0, fmt.Errorf("encode %s: %w", c.action, err)
+		return 0, fmt.Errorf("number %s: %w", changes[0].name(), err)
 	}
-	if c.data == nil {
-		data = []byte("{}")
-	}
-	var eventNo, auditNo int64
-	err = tx.QueryRow(ctx, `
-		UPDATE tenant_sequences SET events = events + $2, audit = audit + $3
-		WHERE tenant_id = $1 RETURNING events, audit`, tenant, events, audits).Scan(&eventNo, &auditNo)
-	if err != nil {
-		return 0, fmt.Errorf("number %s: %w", c.action, err)
-	}
-	if events == 1 {
-		_, err = tx.Exec(ctx, `
-			INSERT INTO events (tenant_id, sequence, id, type, data) VALUES ($1, $2, $3, $4, $5)`,
-			tenant, eventNo, EventID{newID()}, c.event, data)
-		if err != nil {
-			return 0, fmt.Errorf("write event %s: %w", c.event, err)
+	var covered coverage
+	if behind := head.audit - head.chained; behind > 0 && behind <= coverAtOnce {
+		if err := covered.read(ctx, tx, tenant, head.chained, head.audit+1); err != nil {
+			return 0, err
 		}
 	}
-	if audits == 0 {
-		return auditNo, nil
-	}
-	_, err = tx.Exec(ctx, `
-		INSERT INTO audit_log (tenant_id, sequence, actor_type, actor_id, action, target, request_id, ip, details)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		tenant, auditNo, by.Type, by.ID, c.action, c.target, by.RequestID, nullAddr(by.IP), data)
-	if err != nil {
-		return 0, fmt.Errorf("write audit %s: %w", c.action, err)
-	}
-	return auditNo, nil
+	return s.append(ctx, tx, tenant, by, &head, &covered, changes)
 }
 
+// append writes the rows of changes behind the head, in one round trip. covered are the
+// rows without a MAC between the chain's end and the head. If it lacks them they are
+// many: then the new rows have no MAC either, and AdoptAudit covers them all.
+func (s *Store) append(ctx context.Context, tx pgx.Tx, tenant TenantID, by Actor, head *auditHead, covered *coverage,
+	changes []change,
+) (int64, error) {
+	chain := head.audit-head.chained == covered.rows
+	var events eventRows
+	var audits auditRows
+	for _, c := range changes {
+		details, err := encodeDetails(c.data)
+		if err != nil {
+			return 0, fmt.Errorf("encode %s: %w", c.name(), err)
+		}
+		if c.event != "" {
+			head.events++
+			events.add(head.events, c.event, details)
+		}
+		head.audit++
+		row := auditRow{
+			sequence: head.audit, at: head.now.Truncate(time.Microsecond), actorType: by.Type, actorID: by.ID, action: c.name(),
+			target: c.target, requestID: by.RequestID, ip: prefixOf(by.IP), details: details,
+		}
+		if chain {
+			if err := s.sign(&row, tenant, head, covered); err != nil {
+				return 0, err
+			}
+		}
+		audits.add(row)
+	}
+	var batch pgx.Batch
+	batch.Queue(`UPDATE tenant_sequences SET events = $2, audit = $3, audit_chained = $4, audit_head = $5 WHERE tenant_id = $1`,
+		tenant, head.events, head.audit, head.chained, head.mac)
+	events.queue(&batch, tenant, head.now)
+	audits.queue(&batch, tenant, by, head.now)
+	if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
+		return 0, fmt.Errorf("write down %s: %w", changes[0].name(), err)
+	}
+	return head.audit, nil
+}
+
+// eventRows are events to be written together.
+type eventRows struct {
+	numbers []int64
+	ids     []string
+	types   []string
+	data    []string
+}
+
+func (r *eventRows) add(number int64, event, data string) {
+	r.numbers, r.ids = append(r.numbers, number), append(r.ids, newID().String())
+	r.types, r.data = append(r.types, event), append(r.data, data)
+}
+
+func (r *eventRows) queue(batch *pgx.Batch, tenant TenantID, at time.Time) {
+	if len(r.numbers) == 0 {
+		return
+	}
+	batch.Queue(`
+		INSERT INTO events (tenant_id, sequence, id, type, data, created_at)
+		SELECT $1, sequence, id::uuid, type, data::jsonb, $6::timestamptz
+		FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[]) AS e (sequence, id, type, data)`,
+		tenant, r.numbers, r.ids, r.types, r.data, at)
+}
+
+// auditRows are rows of one actor to be written together.
+type auditRows struct {
+	numbers []int64
+	actions []string
+	targets []string
+	details []string
+	keys    []*int64
+	macs    [][]byte
+}
+
+func (r *auditRows) add(row auditRow) {
+	r.numbers, r.actions = append(r.numbers, row.sequence), append(r.actions, row.action)
+	r.targets, r.details = append(r.targets, row.target), append(r.details, row.details)
+	var key *int64
+	if row.key != nil {
+		key = new(int64(*row.key))
+	}
+	r.keys, r.macs = append(r.keys, key), append(r.macs, row.mac)
+}
+
+func (r *auditRows) queue(batch *pgx.Batch, tenant TenantID, by Actor, at time.Time) {
+	batch.Queue(`
+		INSERT INTO audit_log (tenant_id, at, actor_type, actor_id, request_id, ip, sequence, action, target, details, key_id, mac)
+		SELECT $1, $2, $3, $4, $5, $6, sequence, action, target, details::jsonb, key_id, mac
+		FROM unnest($7::bigint[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bytea[])
+			AS a (sequence, action, target, details, key_id, mac)`,
+		tenant, at, by.Type, by.ID, by.RequestID, nullAddr(by.IP), r.numbers, r.actions, r.targets, r.details, r.keys, r.macs)
+}
+
+// nullAddr is an address as the database has it, nil for none. An IPv4 address is one,
+// however it was written.
 func nullAddr(ip netip.Addr) *netip.Addr {
 	if !ip.IsValid() {
 		return nil
 	}
+	ip = ip.Unmap().WithZone("")
 	return &ip
 }

@@ -80,6 +80,7 @@ func TestSequencesUnderFaults(t *testing.T) {
 	if got := len(s.events(t, tenant)); got != denied {
 		t.Errorf("%d events, want %d", got, denied)
 	}
+	s.proven(t)
 }
 
 // What the events say is what happened: replaying them gives the connections and
@@ -145,6 +146,7 @@ func TestEventsEqualStateChanges(t *testing.T) {
 		WHERE a.tenant_id = e.tenant_id AND a.action = e.type AND a.details = e.data)`); n != 0 {
 		t.Errorf("%d events have no audit row", n)
 	}
+	s.proven(t)
 }
 
 func TestAuditSaysWho(t *testing.T) {

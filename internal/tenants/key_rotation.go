@@ -61,7 +61,7 @@ func (s *Store) RotateKey(ctx context.Context, by Actor, tenant TenantID, id Key
 		if err := putSuccessor(ctx, tx, tenant, &made, hash, lifetime); err != nil {
 			return err
 		}
-		return record(ctx, tx, tenant, by, change{
+		return s.record(ctx, tx, tenant, by, change{
 			action: auditKeyRotated, target: id.String(), data: map[string]any{"successor": made.Key.ID.String()},
 		})
 	})

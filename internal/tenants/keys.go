@@ -83,7 +83,7 @@ func (s *Store) CreateKey(ctx context.Context, by Actor, tenant TenantID, name s
 		if err != nil {
 			return fmt.Errorf("insert key: %w", err)
 		}
-		return record(ctx, tx, tenant, by, change{action: auditKeyCreated, target: key.ID.String()})
+		return s.record(ctx, tx, tenant, by, change{action: auditKeyCreated, target: key.ID.String()})
 	})
 	return key, secret, err
 }
@@ -126,7 +126,7 @@ func (s *Store) RevokeKey(ctx context.Context, by Actor, tenant TenantID, id Key
 		if tag.RowsAffected() == 0 {
 			return fault.New(fault.NotFound, "There is no such key.", nil)
 		}
-		return record(ctx, tx, tenant, by, change{action: auditKeyRevoked, target: id.String()})
+		return s.record(ctx, tx, tenant, by, change{action: auditKeyRevoked, target: id.String()})
 	})
 }
 

@@ -50,7 +50,7 @@ func (s *Store) ChangeMetadata(ctx context.Context, by Actor, tenant TenantID, i
 			return fmt.Errorf("write metadata: %w", err)
 		}
 		// Names and values are the partner's own affair.
-		return record(ctx, tx, tenant, by, change{action: auditConnectionUpdated, target: id.String()})
+		return s.record(ctx, tx, tenant, by, change{action: auditConnectionUpdated, target: id.String()})
 	})
 	return c, err
 }

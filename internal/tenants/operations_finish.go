@@ -64,7 +64,7 @@ func (s *Store) FinishOperation(ctx context.Context, by Actor, op Operation, mad
 		}
 		done = op
 		done.Done, done.Answer, done.Secret = true, made.Answer, made.Secret
-		return recordMade(ctx, tx, by, op, made)
+		return s.recordMade(ctx, tx, by, op, made)
 	})
 	return done, err
 }
@@ -82,7 +82,7 @@ func operationByID(ctx context.Context, tx pgx.Tx, op Operation) (operationRow, 
 }
 
 // recordMade tells of everything that an operation made.
-func recordMade(ctx context.Context, tx pgx.Tx, by Actor, op Operation, made Made) error {
+func (s *Store) recordMade(ctx context.Context, tx pgx.Tx, by Actor, op Operation, made Made) error {
 	data, err := provisioningData(ctx, tx, op.Tenant, op.Connection)
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func recordMade(ctx context.Context, tx pgx.Tx, by Actor, op Operation, made Mad
 		}
 	}
 	if op.Kind == OperationCreateProject || made.NewProject {
-		err := record(ctx, tx, op.Tenant, by, change{event: EventProjectCreated, target: made.ProjectID, data: data})
+		err := s.record(ctx, tx, op.Tenant, by, change{event: EventProjectCreated, target: made.ProjectID, data: data})
 		if err != nil || op.Kind == OperationCreateProject {
 			return err
 		}
@@ -106,7 +106,7 @@ func recordMade(ctx context.Context, tx pgx.Tx, by Actor, op Operation, made Mad
 	if op.Kind == OperationCreateCredentials {
 		event = EventCredentialsCreated
 	}
-	return record(ctx, tx, op.Tenant, by, change{event: event, target: made.ResourceID, data: data})
+	return s.record(ctx, tx, op.Tenant, by, change{event: event, target: made.ResourceID, data: data})
 }
 
 // provisioningData is what every event about something in a workspace says. The
@@ -137,7 +137,7 @@ func (s *Store) DatabaseDeleted(ctx context.Context, by Actor, tenant TenantID, 
 			return fmt.Errorf("erase secrets: %w", err)
 		}
 		data["databaseId"], data["projectId"] = databaseID, projectID
-		return record(ctx, tx, tenant, by, change{event: EventDatabaseDeleted, target: databaseID, data: data})
+		return s.record(ctx, tx, tenant, by, change{event: EventDatabaseDeleted, target: databaseID, data: data})
 	})
 }
 

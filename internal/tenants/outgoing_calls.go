@@ -57,7 +57,7 @@ func (s *Store) BeginCall(ctx context.Context, by Actor, tenant TenantID, call O
 	begun := AuditedCall{OutgoingCall: call, Tenant: tenant}
 	err := s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
 		var err error
-		begun.Sequence, err = recordNumbered(ctx, tx, tenant, by, change{action: auditCallBegun, target: call.Target, data: call.details()})
+		begun.Sequence, err = s.recordAll(ctx, tx, tenant, by, []change{{action: auditCallBegun, target: call.Target, data: call.details()}})
 		return err
 	})
 	return begun, err
@@ -78,7 +78,7 @@ func (s *Store) EndCall(ctx context.Context, by Actor, call AuditedCall, result 
 		data["status"] = result.Status
 	}
 	return s.inTenant(ctx, call.Tenant, func(tx pgx.Tx) error {
-		return record(ctx, tx, call.Tenant, by, change{action: auditCallEnded, target: call.Target, data: data})
+		return s.record(ctx, tx, call.Tenant, by, change{action: auditCallEnded, target: call.Target, data: data})
 	})
 }
 

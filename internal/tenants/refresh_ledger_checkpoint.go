@@ -13,8 +13,8 @@ import (
 	"github.com/connect-prisma/server/internal/postgres"
 )
 
-// LedgerCheckpoint is one signed checkpoint of the refresh ledger: how far every chain
-// was that had grown since the one before. Head is chained to that one's, so whoever
+// LedgerCheckpoint is one signed checkpoint of the refresh ledger and the audit log: how
+// far every chain was that had grown since the one before. Head is chained to that one's, so whoever
 // keeps Number and Head somewhere else can tell later whether any of it was cut off.
 type LedgerCheckpoint struct {
 	Number  int64
@@ -57,7 +57,8 @@ func (p *checkpoint) message(previous []byte) [][]byte {
 	return [][]byte{previous, b, p.digest}
 }
 
-// checkpointEntry says how far one chain was.
+// checkpointEntry says how far one chain was. A tenant's audit log is the chain of the
+// connection of zeros, and what belongs to no tenant that of the tenant of zeros.
 type checkpointEntry struct {
 	chain
 
@@ -89,14 +90,18 @@ const (
 	carryAtOnce = 8
 )
 
-// CheckpointLedger first writes the ends of attempts that a crash has left out, and then
-// checkpoints until every chain that grew is in one. Entries older than retention are
+// CheckpointLedger first writes the ends of attempts that a crash has left out, and
+// covers audit rows of versions before the chain; then checkpoints until every chain
+// that grew is in one. Entries older than retention are
 // carried over into new checkpoints and deleted.
 //
 // It locks nothing that a token save waits for. Of two that run at once one ends early,
 // without an error.
 func (s *Store) CheckpointLedger(ctx context.Context, retention time.Duration) ([]LedgerCheckpoint, error) {
 	if err := s.sweepLedger(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.AdoptAudit(ctx); err != nil {
 		return nil, err
 	}
 	var made []LedgerCheckpoint
@@ -205,7 +210,8 @@ func entriesNeeded(ctx context.Context, tx pgx.Tx, p checkpoint, retention time.
 	return from, nil
 }
 
-// entriesDue lists the chains that grew since the last checkpoint, and those whose only
+// entriesDue lists the chains that grew since the last checkpoint, those of the audit
+// log that no checkpoint has seen so far grown, and those whose only
 // entry is in a checkpoint before from, in the order of the digest.
 func entriesDue(ctx context.Context, tx pgx.Tx, last checkpoint, from int64) ([]checkpointEntry, error) {
 	rows, err := tx.Query(ctx, `
@@ -222,9 +228,15 @@ func entriesDue(ctx context.Context, tx pgx.Tx, last checkpoint, from int64) ([]
 			WHERE o.checkpoint < $3 AND NOT EXISTS (SELECT FROM ledger_checkpoint_entries e
 				WHERE e.tenant_id = o.tenant_id AND e.connection_id = o.connection_id AND e.checkpoint >= $3)
 			ORDER BY o.tenant_id, o.connection_id, o.count DESC)
+			UNION ALL
+			(SELECT h.tenant_id, $5::uuid, h.chained, h.head FROM (
+				SELECT tenant_id, audit_chained AS chained, audit_head AS head FROM tenant_sequences
+				UNION ALL SELECT $5::uuid, chained, head FROM admin_log_head) h
+			WHERE h.chained > 0 AND NOT EXISTS (SELECT FROM ledger_checkpoint_entries e WHERE e.tenant_id = h.tenant_id
+				AND e.connection_id = $5::uuid AND e.count >= h.chained))
 		) due
 		GROUP BY tenant_id, connection_id ORDER BY tenant_id, connection_id LIMIT $4`,
-		last.upto, checkpointOverlap, from, checkpointBatch)
+		last.upto, checkpointOverlap, from, checkpointBatch, uuid.Nil)
 	if err != nil {
 		return nil, fmt.Errorf("find what a checkpoint holds: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -155,8 +156,8 @@ func TestCheckpointsCarryOver(t *testing.T) {
 	if from := one[int](t, l.service, `SELECT min(checkpoint) FROM ledger_checkpoint_entries`); from < 2 {
 		t.Errorf("entries are kept from checkpoint %d on", from)
 	}
-	if n := one[int](t, l.service, `SELECT count(DISTINCT connection_id) FROM ledger_checkpoint_entries`); n != 4 {
-		t.Errorf("%d chains are in a checkpoint, want 4", n)
+	if n := one[int](t, l.service, `SELECT count(DISTINCT connection_id) FROM ledger_checkpoint_entries`); n != 5 { // one is the audit log
+		t.Errorf("%d chains are in a checkpoint, want 5", n)
 	}
 	l.sql(t, `DELETE FROM ledger_checkpoint_entries WHERE connection_id = $1`, l.id)
 	l.found(t, "its entries are not those that were signed")
@@ -187,15 +188,22 @@ func TestLedgerOverAKeyRotation(t *testing.T) {
 	open(newer)
 	s.TokenStorage = s.TokensOf(s.owner, s.id)
 	s.exchange(t, "r3")
+	s.session(t, tenants.System(), s.owner)
 	if found, _ := s.verify(t, check); len(found) != 0 {
 		t.Errorf("after a rotation: %+v", found)
 	}
 	if n := one[int](t, s.service, `SELECT count(DISTINCT key_id) FROM refresh_ledger WHERE connection_id = $1`, s.id); n != 2 {
 		t.Errorf("%d keys signed, want 2", n)
 	}
+	if n := one[int](t, s.service, `SELECT count(DISTINCT key_id) FROM audit_log WHERE tenant_id = $1`, s.owner); n != 2 {
+		t.Errorf("%d keys signed the audit log, want 2", n)
+	}
 	open(alone)
-	if found, _ := s.verify(t, check); len(found) == 0 {
-		t.Error("without the old key its rows are proven all the same")
+	found, _ := s.verify(t, check)
+	for _, log := range []string{"", tenants.AuditLog} {
+		if !slices.ContainsFunc(found, func(f tenants.LedgerFinding) bool { return f.Log == log }) {
+			t.Errorf("without the old key its rows are proven all the same (log %q)", log)
+		}
 	}
 }
 

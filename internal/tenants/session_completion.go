@@ -65,7 +65,7 @@ func (s *Store) ReturnSession(ctx context.Context, by Actor, x Session, back Ret
 		if tag.RowsAffected() == 0 {
 			return errNoSession()
 		}
-		return record(ctx, tx, x.Tenant, by, change{action: auditSessionReturned, target: x.ID.String()})
+		return s.record(ctx, tx, x.Tenant, by, change{action: auditSessionReturned, target: x.ID.String()})
 	})
 	return completionCode, err
 }
@@ -83,13 +83,13 @@ func (s *Store) EndSession(ctx context.Context, by Actor, x Session, end Ending,
 	ended := false
 	err := s.inTenant(ctx, x.Tenant, func(tx pgx.Tx) error {
 		var err error
-		ended, err = endSession(ctx, tx, by, x, end, from)
+		ended, err = s.endSession(ctx, tx, by, x, end, from)
 		return err
 	})
 	return ended, err
 }
 
-func endSession(ctx context.Context, tx pgx.Tx, by Actor, x Session, end Ending, from []SessionStatus) (bool, error) {
+func (s *Store) endSession(ctx context.Context, tx pgx.Tx, by Actor, x Session, end Ending, from []SessionStatus) (bool, error) {
 	tag, err := tx.Exec(ctx, `
 		UPDATE connect_sessions SET status = $3, failure = NULLIF($4, ''), finished_at = app.now(),
 			code_sealed = NULL, verifier_sealed = NULL
@@ -107,7 +107,7 @@ func endSession(ctx context.Context, tx pgx.Tx, by Actor, x Session, end Ending,
 	if end.Failure != "" {
 		data["reason"] = end.Failure
 	}
-	return true, record(ctx, tx, x.Tenant, by, change{event: event, target: x.ID.String(), data: data})
+	return true, s.record(ctx, tx, x.Tenant, by, change{event: event, target: x.ID.String(), data: data})
 }
 
 // Completing is the right to make the one token request of a session, or the
@@ -222,7 +222,7 @@ func (s *Store) noteLateCompletion(ctx context.Context, tx pgx.Tx, x Session) er
 	if x.Status != SessionExpired || x.codeSealed == nil {
 		return nil
 	}
-	_, err := endSession(ctx, tx, System(), x, Ending{Status: SessionExpired}, []SessionStatus{SessionReturned})
+	_, err := s.endSession(ctx, tx, System(), x, Ending{Status: SessionExpired}, []SessionStatus{SessionReturned})
 	return err
 }
 
@@ -245,7 +245,7 @@ func (s *Store) takeCode(ctx context.Context, tx pgx.Tx, by Actor, x Session) (C
 	if err != nil {
 		return Completing{}, fmt.Errorf("claim completion: %w", err)
 	}
-	err = record(ctx, tx, x.Tenant, by, change{action: auditSessionCompleting, target: x.ID.String()})
+	err = s.record(ctx, tx, x.Tenant, by, change{action: auditSessionCompleting, target: x.ID.String()})
 	return Completing{
 		Session: x, Code: string(code), Verifier: string(verifier), ClientID: x.clientID, RedirectURI: x.redirectURI,
 	}, err
@@ -293,7 +293,7 @@ func (s *Store) finishSession(ctx context.Context, by Actor, x Session, clientID
 		}
 		if exists && target.WorkspaceID != grant.WorkspaceID {
 			refusal = fault.New(fault.WorkspaceChanged, "The user chose another workspace; nothing was changed.", nil)
-			_, err := endSession(ctx, tx, by, row, Ending{Status: SessionFailed, Failure: "workspace_changed"},
+			_, err := s.endSession(ctx, tx, by, row, Ending{Status: SessionFailed, Failure: "workspace_changed"},
 				[]SessionStatus{SessionCompleting})
 			connection = target
 			return err

@@ -121,7 +121,7 @@ func (s *Store) CreateSession(ctx context.Context, by Actor, tenant TenantID, in
 		if session, err = sessionRow(ctx, tx, tenant, id, ""); err != nil {
 			return err
 		}
-		return record(ctx, tx, tenant, by, change{action: auditSessionCreated, target: id.String()})
+		return s.record(ctx, tx, tenant, by, change{action: auditSessionCreated, target: id.String()})
 	})
 	return session, link, err
 }
@@ -314,7 +314,7 @@ func (s *Store) StartSession(ctx context.Context, by Actor, x Session, start Sta
 		if tag.RowsAffected() == 0 {
 			return errNoSession()
 		}
-		return record(ctx, tx, x.Tenant, by, change{action: auditSessionStarted, target: x.ID.String()})
+		return s.record(ctx, tx, x.Tenant, by, change{action: auditSessionStarted, target: x.ID.String()})
 	})
 }
 

@@ -179,7 +179,7 @@ func TestForbiddenToTheApp(t *testing.T) {
 	t.Parallel()
 	s := openService(t)
 	a := s.furnish(t, "Acme")
-	_, err := s.SetAdmin(t.Context(), "root@example.com", "$argon2id$hash")
+	_, err := s.SetAdmin(t.Context(), tenants.System(), "root@example.com", "$argon2id$hash")
 	ok(t, err)
 	both := map[string]postgres.Scope{"connect_app": {Tenant: a.tenant.UUID}, "connect_operator": {Operator: true}}
 	tests := map[string]struct {

@@ -86,7 +86,7 @@ func TestNoPlaintextInTheDatabase(t *testing.T) {
 	claim, err := storage.Claim(t.Context(), current)
 	ok(t, err)
 	ok(t, storage.Save(t.Context(), claim, next(claim, "rotated")))
-	admin, err := s.SetAdmin(t.Context(), "root@example.com", "$argon2id$hash")
+	admin, err := s.SetAdmin(t.Context(), tenants.System(), "root@example.com", "$argon2id$hash")
 	ok(t, err)
 	session, err := s.BeginAdminSession(t.Context(), tenants.System(), admin.ID)
 	ok(t, err)

@@ -211,7 +211,7 @@ func (t *TokenStorage) needReconnect(ctx context.Context, tx pgx.Tx, generation 
 	if err != nil {
 		return fmt.Errorf("mark for reconnect: %w", err)
 	}
-	return record(ctx, tx, t.tenant, System(), change{event: EventNeedsReconnect, target: t.id.String(), data: map[string]any{
+	return t.store.record(ctx, tx, t.tenant, System(), change{event: EventNeedsReconnect, target: t.id.String(), data: map[string]any{
 		"connectionId": t.id.String(), "userId": userID, "workspaceId": workspaceID, "reason": reason,
 	}})
 }
