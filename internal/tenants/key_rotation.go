@@ -1,6 +1,7 @@
 package tenants
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,9 +13,18 @@ import (
 	"github.com/connect-prisma/server/internal/fault"
 )
 
-// KeyOverlap is how long a rotated key goes on beside its successor: a day for
-// everything that holds it to get the new one.
-const KeyOverlap = 24 * time.Hour
+// KeyOverlap is how long a rotated key usually goes on beside its successor: a day for
+// everything that holds it to get the new one. MaxKeyOverlap is the most.
+const (
+	KeyOverlap    = 24 * time.Hour
+	MaxKeyOverlap = 7 * 24 * time.Hour
+)
+
+// NewRotation says how a key is rotated.
+type NewRotation struct {
+	Overlap time.Duration // how long the old key goes on; 0 ends it at once
+	Name    string        // of the successor; "": the old key's
+}
 
 // Rotation is what RotateKey made.
 type Rotation struct {
@@ -30,15 +40,24 @@ type keyInChain struct {
 	succeeds *uuid.UUID
 }
 
-// RotateKey has a live key make its successor, of the same name, scopes and lifetime,
-// and lets the key itself go on for KeyOverlap, if it does not end before.
+// RotateKey has a live key make its successor, of the same scopes and lifetime, and lets
+// the key itself go on for the overlap, if it does not end before. A refused value is a
+// fault.InvalidValue.
 //
 // Of a chain two keys at most are live, so a key whose predecessor is live, or whose
 // successor has been used, gets a fault.Conflict. A successor that was never used is
 // replaced instead, for the answer with it may have been lost: its secret is void from
-// then on, and the end of the old key stays where it was. A key that has ended
+// then on, and the end of the old key is not put off. A key that has ended
 // meanwhile is a fault.Unauthorized.
-func (s *Store) RotateKey(ctx context.Context, by Actor, tenant TenantID, id KeyID) (Rotation, error) {
+func (s *Store) RotateKey(ctx context.Context, by Actor, tenant TenantID, id KeyID, in NewRotation) (Rotation, error) {
+	if in.Name != "" && !IsLabel(in.Name, 120) {
+		return Rotation{}, fault.New(fault.InvalidValue, "The key's name can't be used.", nil).
+			WithField("/name", "Use 1 to 120 printable characters.")
+	}
+	if in.Overlap < 0 || in.Overlap > MaxKeyOverlap {
+		return Rotation{}, fault.New(fault.InvalidValue, "The old key can't go on for that long.", nil).
+			WithField("/expiresInSeconds", fmt.Sprintf("Use 0 to %d seconds.", int(MaxKeyOverlap.Seconds())))
+	}
 	made := Rotation{Secret: newAPIKey()}
 	hash, err := s.keyset.Fingerprint(apiKeyPurpose, made.Secret)
 	if err != nil {
@@ -50,11 +69,11 @@ func (s *Store) RotateKey(ctx context.Context, by Actor, tenant TenantID, id Key
 		if err != nil {
 			return err
 		}
-		made.Key.Name, made.Key.Scopes, made.Key.Succeeds = old.name, old.scopes, id
+		made.Key.Name, made.Key.Scopes, made.Key.Succeeds = cmp.Or(in.Name, old.name), old.scopes, id
 		if err := refusePredecessor(ctx, tx, tenant, old); err != nil {
 			return err
 		}
-		lifetime, err := endKey(ctx, tx, tenant, id, &made)
+		lifetime, err := endKey(ctx, tx, tenant, id, in.Overlap, &made)
 		if err != nil {
 			return err
 		}
@@ -110,7 +129,8 @@ func refusePredecessor(ctx context.Context, tx pgx.Tx, tenant TenantID, k keyInC
 
 // endKey sets the end of a key that gets a successor, and returns how long that lives;
 // nil: for ever.
-func endKey(ctx context.Context, tx pgx.Tx, tenant TenantID, id KeyID, made *Rotation) (*time.Duration, error) {
+func endKey(ctx context.Context, tx pgx.Tx, tenant TenantID, id KeyID, overlap time.Duration, made *Rotation,
+) (*time.Duration, error) {
 	var lifetime *time.Duration
 	// Keys of earlier versions have no lifetime; the end that they were made with tells it.
 	err := tx.QueryRow(ctx, `
@@ -119,7 +139,7 @@ func endKey(ctx context.Context, tx pgx.Tx, tenant TenantID, id KeyID, made *Rot
 			rotated_at = coalesce(rotated_at, app.now()),
 			expires_at = least(expires_at, app.now() + $3::interval)
 		WHERE tenant_id = $1 AND id = $2 RETURNING lifetime, expires_at`,
-		tenant, id, KeyOverlap).Scan(&lifetime, &made.OldEnds)
+		tenant, id, overlap).Scan(&lifetime, &made.OldEnds)
 	if err != nil {
 		return nil, fmt.Errorf("end key: %w", err)
 	}
@@ -145,9 +165,10 @@ func putSuccessor(ctx context.Context, tx pgx.Tx, tenant TenantID, made *Rotatio
 		return fault.New(fault.Conflict, "This key has a successor already, which has been used: go on with that one.", nil)
 	case err == nil:
 		err = tx.QueryRow(ctx, `
-			UPDATE api_keys SET hint = $3, key_hash = $4, expires_at = app.now() + lifetime, created_at = app.now()
+			UPDATE api_keys SET name = $5, hint = $3, key_hash = $4, expires_at = app.now() + lifetime, created_at = app.now()
 			WHERE tenant_id = $1 AND id = $2 RETURNING created_at, expires_at`,
-			tenant, made.Key.ID, made.Key.Hint, hash).Scan(&made.Key.CreatedAt, &expires)
+			tenant, made.Key.ID, made.Key.Hint, hash, made.Key.Name).
+			Scan(&made.Key.CreatedAt, &expires)
 	}
 	if err != nil {
 		return fmt.Errorf("store successor: %w", err)

@@ -22,9 +22,11 @@ func (s *service) live(t *testing.T, secret string) bool {
 	return err == nil
 }
 
+func usualRotation() tenants.NewRotation { return tenants.NewRotation{Overlap: tenants.KeyOverlap} }
+
 func (s *service) rotate(t *testing.T, tenant tenants.TenantID, id tenants.KeyID) tenants.Rotation {
 	t.Helper()
-	made, err := s.RotateKey(t.Context(), tenants.System(), tenant, id)
+	made, err := s.RotateKey(t.Context(), tenants.System(), tenant, id, usualRotation())
 	ok(t, err)
 	return made
 }
@@ -50,15 +52,15 @@ func TestRotateKey(t *testing.T) {
 		t.Error("two keys are live, of the same scopes")
 	}
 	// A third is refused by either.
-	_, err = s.RotateKey(t.Context(), by, tenant, key.ID)
+	_, err = s.RotateKey(t.Context(), by, tenant, key.ID, usualRotation())
 	wantKind(t, "the old key, whose successor is used", err, fault.Conflict)
-	_, err = s.RotateKey(t.Context(), by, tenant, made.Key.ID)
+	_, err = s.RotateKey(t.Context(), by, tenant, made.Key.ID, usualRotation())
 	wantKind(t, "the new key, beside the old one", err, fault.Conflict)
 	s.db.Advance(t, 24*time.Hour)
 	if s.live(t, secret) || !s.live(t, made.Secret) {
 		t.Error("after a day the old key goes on, or the new one does not")
 	}
-	_, err = s.RotateKey(t.Context(), by, tenant, key.ID)
+	_, err = s.RotateKey(t.Context(), by, tenant, key.ID, usualRotation())
 	wantKind(t, "a key that ended", err, fault.Unauthorized)
 	third := s.rotate(t, tenant, made.Key.ID)
 	if third.Key.Succeeds != made.Key.ID || !s.live(t, third.Secret) {
@@ -130,6 +132,44 @@ func TestRotateKeyKeepsAnEarlierEnd(t *testing.T) {
 	}
 }
 
+// The caller says how long the old key goes on, and what the new one is called.
+func TestRotateKeyAsAsked(t *testing.T) {
+	t.Parallel()
+	s := openService(t)
+	tenant := s.tenant(t, "Acme").ID
+	by := tenants.System()
+	key, secret := s.key(t, tenant, time.Time{})
+	for name, in := range map[string]tenants.NewRotation{
+		"a negative overlap": {Overlap: -time.Second},
+		"more than a week":   {Overlap: 7*24*time.Hour + time.Second},
+		"a hidden name":      {Name: "back\u202eend"},
+		"a long name":        {Name: strings.Repeat("a", 121)},
+	} {
+		_, err := s.RotateKey(t.Context(), by, tenant, key.ID, in)
+		wantKind(t, name, err, fault.InvalidValue)
+	}
+	if n := one[int](t, s, `SELECT count(*) FROM api_keys`); n != 1 {
+		t.Fatalf("refused rotations made %d keys", n-1)
+	}
+	week, err := s.RotateKey(t.Context(), by, tenant, key.ID, tenants.NewRotation{Overlap: 7 * 24 * time.Hour, Name: "next"})
+	ok(t, err)
+	if left := week.OldEnds.Sub(s.now(t)); week.Key.Name != "next" || left < 7*24*time.Hour-time.Minute {
+		t.Errorf("a key called %q follows in %s", week.Key.Name, left)
+	}
+	leaked, err := s.RotateKey(t.Context(), by, tenant, key.ID, tenants.NewRotation{})
+	ok(t, err)
+	if s.live(t, secret) || s.live(t, week.Secret) || !s.live(t, leaked.Secret) || leaked.Key.Name != "backend" {
+		t.Error("a key that leaked, or its successor that nobody used, goes on")
+	}
+	read, err := s.Key(t.Context(), tenant, leaked.Key.ID)
+	ok(t, err)
+	if read.Name != "backend" || read.Hint != leaked.Key.Hint || read.Succeeds != key.ID || read.LastUsedAt.IsZero() {
+		t.Errorf("Key() = %+v", read)
+	}
+	_, err = s.Key(t.Context(), s.tenant(t, "Bolt").ID, key.ID)
+	wantKind(t, "another tenant's key", err, fault.NotFound)
+}
+
 // Whoever rotates at the same moment, at most two keys are live, and one answer holds.
 func TestRotateKeyAtOnce(t *testing.T) {
 	t.Parallel()
@@ -141,7 +181,7 @@ func TestRotateKeyAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 10 {
 		all.Go(func() {
-			made, err := s.RotateKey(t.Context(), tenants.System(), tenant, key.ID)
+			made, err := s.RotateKey(t.Context(), tenants.System(), tenant, key.ID, usualRotation())
 			if err != nil {
 				t.Error(err)
 				return
@@ -161,7 +201,7 @@ func TestRotateKeyAtOnce(t *testing.T) {
 	if alive != 1 || !s.live(t, secret) || len(secrets) != 10 {
 		t.Errorf("%d of %d successors are live, want 1 beside the old key", alive, len(secrets))
 	}
-	_, err := s.RotateKey(t.Context(), tenants.System(), other, key.ID)
+	_, err := s.RotateKey(t.Context(), tenants.System(), other, key.ID, usualRotation())
 	wantKind(t, "another tenant's key", err, fault.Unauthorized)
 }
 

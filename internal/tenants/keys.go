@@ -88,30 +88,44 @@ func (s *Store) CreateKey(ctx context.Context, by Actor, tenant TenantID, name s
 	return key, secret, err
 }
 
+const selectKey = `
+	SELECT id, name, hint, scopes, created_at, expires_at, revoked_at, last_used_at, succeeds FROM api_keys`
+
+func scanKey(row pgx.CollectableRow) (Key, error) {
+	var k Key
+	var expires, revoked, used *time.Time
+	var succeeds *uuid.UUID
+	err := row.Scan(&k.ID, &k.Name, &k.Hint, &k.Scopes, &k.CreatedAt, &expires, &revoked, &used, &succeeds)
+	k.ExpiresAt, k.RevokedAt, k.LastUsedAt = timeOr(expires), timeOr(revoked), timeOr(used)
+	if succeeds != nil {
+		k.Succeeds = KeyID{*succeeds}
+	}
+	return k, err
+}
+
 // Keys lists a tenant's keys, the newest first.
 func (s *Store) Keys(ctx context.Context, tenant TenantID) ([]Key, error) {
 	var keys []Key
-	err := s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-			SELECT id, name, hint, scopes, created_at, expires_at, revoked_at, last_used_at, succeeds
-			FROM api_keys WHERE tenant_id = $1 ORDER BY id DESC`, tenant)
-		if err != nil {
-			return fmt.Errorf("list keys: %w", err)
-		}
-		keys, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (Key, error) {
-			var k Key
-			var expires, revoked, used *time.Time
-			var succeeds *uuid.UUID
-			err := row.Scan(&k.ID, &k.Name, &k.Hint, &k.Scopes, &k.CreatedAt, &expires, &revoked, &used, &succeeds)
-			if succeeds != nil {
-				k.Succeeds = KeyID{*succeeds}
-			}
-			k.ExpiresAt, k.RevokedAt, k.LastUsedAt = timeOr(expires), timeOr(revoked), timeOr(used)
-			return k, err
-		})
+	err := s.read(ctx, tenant, func(rows pgx.Rows) error {
+		var err error
+		keys, err = pgx.CollectRows(rows, scanKey)
 		return err
-	})
+	}, selectKey+` WHERE tenant_id = $1 ORDER BY id DESC`, tenant)
 	return keys, err
+}
+
+// Key returns one of a tenant's keys; fault.NotFound when there is none such.
+func (s *Store) Key(ctx context.Context, tenant TenantID, id KeyID) (Key, error) {
+	var key Key
+	err := s.read(ctx, tenant, func(rows pgx.Rows) error {
+		var err error
+		key, err = pgx.CollectExactlyOneRow(rows, scanKey)
+		return err
+	}, selectKey+` WHERE tenant_id = $1 AND id = $2`, tenant, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Key{}, fault.New(fault.NotFound, "There is no such key.", nil)
+	}
+	return key, err
 }
 
 // RevokeKey ends a key at once; fault.NotFound when the tenant has none such.
