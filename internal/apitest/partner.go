@@ -18,13 +18,13 @@ type Tenant struct {
 	Key string
 }
 
-// NewTenant makes a tenant with a key of all scopes; change may alter what it is
-// made of.
+// NewTenant makes a tenant with a key of all scopes and limits that no test reaches;
+// change may alter what it is made of.
 func (w *World) NewTenant(t *testing.T, name string, change func(*tenants.TenantInput)) Tenant {
 	t.Helper()
 	in := tenants.TenantInput{
 		Name: name, Client: tenants.OAuthClient{ID: prismasimtest.ClientID, Secret: prismasimtest.ClientSecret},
-		ReturnURLs: []string{ReturnURL, OtherReturnURL},
+		ReturnURLs: []string{ReturnURL, OtherReturnURL}, Limits: tenants.Unbound(),
 	}
 	if change != nil {
 		change(&in)

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/connect-prisma/server/internal/httpapi"
+	"github.com/connect-prisma/server/internal/httpapi/limits"
 	"github.com/connect-prisma/server/internal/oauthflow"
 	"github.com/connect-prisma/server/internal/pgtest"
 	"github.com/connect-prisma/server/internal/prisma"
@@ -65,8 +66,9 @@ type World struct {
 
 // options are what a test may change before the service starts.
 type options struct {
-	flow    func(*oauthflow.Config)
-	refresh prisma.RefreshSettings
+	flow     func(*oauthflow.Config)
+	refresh  prisma.RefreshSettings
+	failures limits.FailureRate
 }
 
 // Option changes how New builds the service.
@@ -82,10 +84,16 @@ func WithRefresh(settings prisma.RefreshSettings) Option {
 	return func(o *options) { o.refresh = settings }
 }
 
+// WithAuthFailures sets how often keys may be refused; without it tests present as many
+// bad ones as they like.
+func WithAuthFailures(rate limits.FailureRate) Option {
+	return func(o *options) { o.failures = rate }
+}
+
 // New starts a World that ends, and is judged, with its test.
 func New(t *testing.T, opts ...Option) *World {
 	t.Helper()
-	var o options
+	o := options{failures: limits.FailureRate{Burst: 1_000_000}}
 	for _, opt := range opts {
 		opt(&o)
 	}
@@ -141,6 +149,7 @@ func (w *World) build(t *testing.T, o options) {
 	check(t, err)
 	w.API, err = httpapi.New(httpapi.Config{
 		Store: w.Store, Flow: w.Flow, Provisioning: provisioner, Pages: pages, PublicURL: PublicURL, Now: w.Now, Logger: log,
+		AuthFailures: o.failures,
 	})
 	check(t, err)
 	t.Cleanup(func() { w.record.judge(t) })

@@ -96,8 +96,8 @@ func (o operation) with(p *openapi3.Parameter) operation {
 // a group: with that, echo answers wrong methods with 404.
 func (s *Server) guard(o operation) []echo.MiddlewareFunc {
 	chain := []echo.MiddlewareFunc{
-		s.authenticate(o.scope),
-		// Limits belong here: it is known who asks, and nothing was done for them.
+		// Limits: it is known who asks, and nothing was done for them.
+		s.authenticate, s.limit(o), permit(o.scope),
 		o.checkQuery, o.checkHeaders, o.checkBody,
 	}
 	if o.conditional {

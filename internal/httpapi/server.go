@@ -10,6 +10,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/connect-prisma/server/internal/httpapi/contract"
+	"github.com/connect-prisma/server/internal/httpapi/limits"
 	"github.com/connect-prisma/server/internal/oauthflow"
 	"github.com/connect-prisma/server/internal/tenants"
 	"github.com/connect-prisma/server/web"
@@ -18,6 +19,7 @@ import (
 // Store is what the API reads by itself; *tenants.Store implements it.
 type Store interface {
 	Authenticate(ctx context.Context, key string) (tenants.Caller, error)
+	limits.Budgets
 	Connection(ctx context.Context, tenant tenants.TenantID, id tenants.ConnectionID) (tenants.Connection, error)
 	Connections(ctx context.Context, tenant tenants.TenantID, f tenants.ConnectionFilter) ([]tenants.Connection, bool, error)
 	Cursor(tenant tenants.TenantID, list string, last tenants.ConnectionID) (string, error)
@@ -38,6 +40,10 @@ type Config struct {
 	// X-Forwarded-For. Default 0: the header is ignored.
 	TrustedHops int
 
+	// AuthFailures is how often keys from one address, or with one beginning, may be
+	// refused before they are not looked up. Zero fields take the defaults of limits.
+	AuthFailures limits.FailureRate
+
 	// MountAdmin adds the dashboard below /admin; nil leaves it out.
 	MountAdmin func(*echo.Group)
 }
@@ -48,6 +54,8 @@ type Server struct {
 	echo       *echo.Echo
 	csrf       *http.CrossOriginProtection
 	operations map[string]operation // of the contract, by their ids
+	limiter    *limits.Limiter
+	failures   *limits.Failures
 	draining   atomic.Bool
 }
 
@@ -57,7 +65,11 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, echo: echo.New(), csrf: http.NewCrossOriginProtection(), operations: operations}
+	s := &Server{
+		cfg: cfg, echo: echo.New(), csrf: http.NewCrossOriginProtection(), operations: operations,
+		limiter:  limits.New(limits.Config{Budgets: cfg.Store, Now: cfg.Now, Logger: cfg.Logger}),
+		failures: limits.NewFailures(cfg.AuthFailures, cfg.Now),
+	}
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.HTTPErrorHandler = s.handleError
 	s.echo.Binder = binder{}
