@@ -224,7 +224,7 @@ func (s *service) build() error {
 	}
 	s.jobs, err = jobs.New(jobs.Config{
 		Pool: s.jobPool, Store: s.store, Workspaces: s.flow, Logger: s.log, PollOnly: s.pollOnly,
-		LedgerRetention: s.cfg.LedgerRetention,
+		LedgerRetention: s.cfg.LedgerRetention, Landings: provisioner,
 		KeepAlive: jobs.NewKeepAlive(jobs.KeepAliveConfig{
 			Store: s.store, Renewer: s.refresher, Checker: s.flow, After: s.cfg.Refresh.KeepAlive, Logger: s.log,
 		}),

@@ -45,6 +45,12 @@ type Config struct {
 	// KeepAlive looks after the connections that nobody calls. Default: nobody does.
 	KeepAlive *KeepAlive
 
+	// Landings looks for what operations made without anybody knowing. Default: nobody
+	// does.
+	Landings Landings
+	// LandingsEvery is how often it looks which operations are due. Default 30 s.
+	LandingsEvery time.Duration
+
 	// PollOnly works without LISTEN, as behind a pooler in transaction mode.
 	PollOnly bool
 	// SweepEvery is how often overdue sessions are looked for; secrets to erase are
@@ -94,6 +100,12 @@ func New(cfg Config) (*Runner, error) {
 			return nil, fmt.Errorf("jobs: %w", err)
 		}
 		periodic = append(periodic, every(cfg.KeepAlive.cfg.Every, tenants.KeepAliveJob{}))
+	}
+	if cfg.Landings != nil {
+		if err := river.AddWorkerSafely(workers, &landings{looks: cfg.Landings, log: cfg.Logger}); err != nil {
+			return nil, fmt.Errorf("jobs: %w", err)
+		}
+		periodic = append(periodic, every(cmp.Or(cfg.LandingsEvery, 30*time.Second), tenants.LandingsJob{}))
 	}
 	client, err := river.NewClient(riverpgxv5.New(cfg.Pool), &river.Config{
 		Schema:        migrations.RiverSchema,

@@ -1,6 +1,9 @@
 package provisioning
 
 import (
+	"math"
+	"time"
+
 	"github.com/connect-prisma/server/internal/prisma/managementapi"
 )
 
@@ -13,6 +16,13 @@ func createdProjectOf(p managementapi.CreatedProject) Project {
 }
 
 func databaseOf(d managementapi.Database) Database {
+	return Database{
+		ID: d.ID, Name: d.Name, Region: managementapi.Value(d.Region).ID, Status: string(d.Status),
+		ProjectID: d.Project.ID, IsDefault: d.IsDefault, CreatedAt: d.CreatedAt.UTC(),
+	}
+}
+
+func restoredOf(d managementapi.RestoredDatabase) Database {
 	return Database{
 		ID: d.ID, Name: d.Name, Region: managementapi.Value(d.Region).ID, Status: string(d.Status),
 		ProjectID: d.Project.ID, IsDefault: d.IsDefault, CreatedAt: d.CreatedAt.UTC(),
@@ -39,7 +49,12 @@ func firstDatabaseOf(p managementapi.CreatedProject) Database {
 }
 
 func credentialsOf(c managementapi.CreatedConnection) Credentials {
-	return Credentials{ID: c.ID, Name: c.Name, ConnectionString: c.DatabaseURL().Reveal()}
+	return Credentials{ID: c.ID, Name: shownName(c.Name), CreatedAt: c.CreatedAt.UTC(), ConnectionString: c.DatabaseURL().Reveal()}
+}
+
+// listedCredentialsOf converts credentials as lists show them.
+func listedCredentialsOf(c managementapi.Connection) Credentials {
+	return Credentials{ID: c.ID, Name: shownName(c.Name), CreatedAt: c.CreatedAt.UTC()}
 }
 
 // shown returns the credentials whose connection string the answer holds, the default
@@ -51,7 +66,7 @@ func shown(connections []managementapi.DatabaseConnection, defaultID string) *Cr
 		if text == "" || first != nil && connection.ID != defaultID {
 			continue
 		}
-		first = &Credentials{ID: connection.ID, Name: connection.Name, ConnectionString: text}
+		first = &Credentials{ID: connection.ID, Name: connection.Name, CreatedAt: connection.CreatedAt.UTC(), ConnectionString: text}
 		if connection.ID == defaultID {
 			break
 		}
@@ -65,4 +80,15 @@ func listOf[From, To any](page managementapi.Page[From], convert func(From) To) 
 		list.Items = append(list.Items, convert(item))
 	}
 	return list
+}
+
+func backupOf(b managementapi.Backup) Backup {
+	backup := Backup{ID: b.ID, Type: string(b.BackupType), Status: string(b.Status)}
+	if at, err := time.Parse(time.RFC3339, b.CreatedAt); err == nil { // Prisma declares no format
+		backup.CreatedAt = at.UTC()
+	}
+	if b.Size != nil && *b.Size >= 0 && *b.Size < math.MaxInt64 {
+		backup.Size = new(int64(*b.Size))
+	}
+	return backup
 }

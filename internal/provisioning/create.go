@@ -27,7 +27,7 @@ func (s *Service) CreateProject(ctx context.Context, by tenants.Actor, tenant te
 	}
 	return create(ctx, s, by, creation[Project]{
 		at: scope{tenant, connection}, kind: tenants.OperationCreateProject, key: in.IdempotencyKey,
-		asked: []string{in.Name, in.Region},
+		asked: []string{in.Name, in.Region}, request: request{Name: in.Name, Region: in.Region},
 		make: func(ctx context.Context, r *run) (Project, tenants.Made, error) {
 			return r.makeProject(ctx, in)
 		},
@@ -56,7 +56,8 @@ func (s *Service) CreateDatabase(ctx context.Context, by tenants.Actor, tenant t
 	}
 	return create(ctx, s, by, creation[Database]{
 		at: scope{tenant, connection}, kind: tenants.OperationCreateDatabase, key: in.IdempotencyKey,
-		asked: []string{in.Name, in.Region, bare(projectPrefix, in.ProjectID)},
+		asked:   []string{in.Name, in.Region, bare(projectPrefix, in.ProjectID)},
+		request: request{Name: in.Name, Region: in.Region, ProjectID: in.ProjectID},
 		make: func(ctx context.Context, r *run) (Database, tenants.Made, error) {
 			if in.ProjectID == "" {
 				return r.makeProjectWithDatabase(ctx, in)
@@ -83,12 +84,13 @@ func (s *Service) CreateCredentials(ctx context.Context, by tenants.Actor, tenan
 	if err := refusal(bad); err != nil {
 		return Created[Credentials]{}, err
 	}
-	if err := checkDatabaseID(databaseID); err != nil {
+	if err := checkID(databasePrefix, databaseID); err != nil {
 		return Created[Credentials]{}, err
 	}
 	return create(ctx, s, by, creation[Credentials]{
 		at: scope{tenant, connection}, kind: tenants.OperationCreateCredentials, key: in.IdempotencyKey,
-		asked: []string{in.Name, bare(databasePrefix, databaseID)},
+		asked:   []string{in.Name, bare(databasePrefix, databaseID)},
+		request: request{Name: in.Name, DatabaseID: databaseID},
 		make: func(ctx context.Context, r *run) (Credentials, tenants.Made, error) {
 			return r.makeCredentials(ctx, databaseID, in.Name)
 		},

@@ -1,5 +1,5 @@
-// Package provisioning acts in a user's Prisma workspace for a tenant: it lists
-// and makes projects, databases and credentials.
+// Package provisioning acts in a user's Prisma workspace for a tenant: it lists,
+// makes, changes and deletes projects, databases and credentials.
 //
 // What it creates, it creates once. Prisma has no idempotency keys, and an answer
 // that got lost leaves open whether anything was made, so every creating call is
@@ -21,10 +21,42 @@
 // Between two POSTs of one operation there is always a look-up. What was adopted
 // has a connection string that nobody saw, so it gets fresh credentials.
 //
-// Credentials take no logicalId. After a lost answer those are adopted, by
-// rotating them, that bear the wanted name, are no older than the operation and
-// belong to no other; in doubt new ones are made, because rotating the wrong ones
-// would lock somebody out.
+// Credentials take no logicalId. Their name at Prisma bears the marker instead, behind
+// the name that was asked for ("app op_…"); partners are shown the name without it.
+// Adopted ones are rotated.
 //
 // A creating call goes on when its client hangs up: it has its own deadline.
+//
+// # Late landings
+//
+// A create can land minutes after it was given up, and a process can die at any step. So
+// an operation is due for a look from its first moment on, until it has ended with
+// nothing in doubt (LookForLandings, run by a job). A look takes the operation as an
+// attempt does, and never creates:
+//
+//	unknown, or its holder is dead
+//	  ├─ nothing bears the marker ─▶ again: after 30 s, then at doubling pauses up to
+//	  │                              10 min, for a day; then it has made nothing: failed
+//	  └─ found ─┬─ no key, or a project ─▶ done, told by events
+//	            └─ key ─▶ landed, told by events; the next call with the key gives it
+//	                      a connection string and finishes it
+//	done or landed, with a request in doubt
+//	  └─ looks for doubles, as often and as long
+//
+// What landed stays and is told, also when nobody can ask for it any more and when its
+// client was told that it failed: somebody may have found it and begun to use it. Only
+// doubles go, where a server does not keep markers unique: what bears the marker beside
+// what is recorded, is itself recorded nowhere, and holds nothing but what came with it.
+// A look that can't read the lists is repeated, for a week at most.
+//
+// # Other changes
+//
+// Rotating and restoring create nothing, but their answers may get lost too: they are
+// operations without a marker. Repeating a rotation is harmless, since only the last
+// connection string counts; a restore is sent once an attempt, and the database tells
+// whether it began. Renaming is sent once and may be repeated by the client. A deletion
+// of unknown outcome is repeated here, until the thing is gone.
+//
+// Each of these calls leaves its intent in the audit log before it is sent, and how it
+// ended after that (changing).
 package provisioning

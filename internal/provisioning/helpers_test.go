@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,6 +42,7 @@ type world struct {
 	tenant     tenants.TenantID
 	connection tenants.ConnectionID
 	tokens     prismasimtest.Tokens
+	ahead      atomic.Int64 // how far the service's clock is before the real one
 }
 
 // open starts a world; options may change the service's configuration.
@@ -57,7 +59,7 @@ func open(t *testing.T, options ...func(*provisioning.Config)) *world {
 
 	oauth, err := prisma.NewOAuth(prisma.OAuthConfig{AuthURL: w.sim.URL})
 	check(t, err)
-	refresher, err := prisma.NewRefresher(prisma.RefresherConfig{Exchanger: oauth, Now: now})
+	refresher, err := prisma.NewRefresher(prisma.RefresherConfig{Exchanger: oauth, Now: w.now})
 	check(t, err)
 	w.client, err = managementapi.New(managementapi.Config{BaseURL: w.wire.url, Transport: transport(t)})
 	check(t, err)
@@ -74,7 +76,7 @@ func open(t *testing.T, options ...func(*provisioning.Config)) *world {
 func (w *world) service(t *testing.T, options ...func(*provisioning.Config)) *provisioning.Service {
 	t.Helper()
 	cfg := provisioning.Config{
-		Store: w.store, Caller: w.caller, Client: w.client, Now: now,
+		Store: w.store, Caller: w.caller, Client: w.client, Now: w.now,
 		Patience: []time.Duration{0, time.Millisecond, time.Millisecond, time.Millisecond},
 	}
 	for _, option := range options {
@@ -136,6 +138,53 @@ func (w *world) connectAs(t *testing.T, tenant tenants.TenantID, workspace strin
 // now is the clock of the tests: the real one, or the bubble's.
 func now() time.Time {
 	return time.Now() //nolint:forbidigo // this is the injected clock
+}
+
+func (w *world) now() time.Time { return now().Add(time.Duration(w.ahead.Load())) }
+
+// advance moves every clock: the service's, the database's and Prisma's.
+func (w *world) advance(t *testing.T, by time.Duration) {
+	t.Helper()
+	w.ahead.Add(int64(by))
+	w.db.Advance(t, by)
+	w.sim.Control(t, http.MethodPost, "clock", map[string]string{"advance": by.String()}, nil)
+}
+
+// field returns a text of an answer's data, or of its only item, by its dotted path.
+func field(t *testing.T, body []byte, path string) string {
+	t.Helper()
+	var answer struct{ Data any }
+	check(t, json.Unmarshal(body, &answer))
+	value := answer.Data
+	if list, ok := value.([]any); ok && len(list) == 1 {
+		value = list[0]
+	}
+	for name := range strings.SplitSeq(path, ".") {
+		object, _ := value.(map[string]any)
+		value = object[name]
+	}
+	text, ok := value.(string)
+	if !ok {
+		t.Fatalf("no %s in the answer", path)
+	}
+	return text
+}
+
+// eventually polls until done is true, up to half a minute: for work of the
+// simulator's that nobody is told of.
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(30 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("within half a minute: not %s", what)
+		}
+	}
 }
 
 func check(t *testing.T, err error) {
@@ -241,6 +290,7 @@ const (
 	refuse        // not processed, 503
 	reject        // not processed, 400
 	throttle      // not processed, 429
+	conflict      // not processed, 409
 )
 
 func newWire(t *testing.T, sim *prismasimtest.Server) *wire {
@@ -282,7 +332,7 @@ func (w *wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if hurt != nil {
 		h = hurt(r)
 	}
-	if status := map[harm]int{refuse: 503, reject: 400, throttle: 429}[h]; status != 0 {
+	if status := map[harm]int{refuse: 503, reject: 400, throttle: 429, conflict: 409}[h]; status != 0 {
 		rw.WriteHeader(status)
 		return
 	}

@@ -43,8 +43,16 @@ func (l *leases) RenewOperation(context.Context, tenants.Operation, time.Duratio
 	return l.renewErr
 }
 
-func (l *leases) EndOperation(_ context.Context, _ tenants.Operation, as tenants.OperationStatus) error {
-	l.ended = as
+func (l *leases) BeginCall(_ context.Context, _ tenants.Actor, _ tenants.TenantID, call tenants.OutgoingCall) (tenants.AuditedCall, error) {
+	return tenants.AuditedCall{OutgoingCall: call}, nil
+}
+
+func (l *leases) EndCall(context.Context, tenants.Actor, tenants.AuditedCall, tenants.CallResult) error {
+	return nil
+}
+
+func (l *leases) EndOperation(_ context.Context, _ tenants.Operation, end tenants.OperationEnd) error {
+	l.ended = end.As
 	return nil
 }
 

@@ -3,7 +3,8 @@ package provisioning
 import (
 	"cmp"
 	"context"
-	"time"
+	"encoding/json"
+	"fmt"
 
 	"github.com/connect-prisma/server/internal/fault"
 	"github.com/connect-prisma/server/internal/prisma"
@@ -11,15 +12,13 @@ import (
 	"github.com/connect-prisma/server/internal/tenants"
 )
 
-// clockSkew is how far Prisma's clock may be behind the database's.
-const clockSkew = 5 * time.Second
-
 // maxPages bounds a walk through a list.
 const maxPages = 1000
 
 // makeProject makes a project without a database.
 func (r *run) makeProject(ctx context.Context, in NewProject) (Project, tenants.Made, error) {
 	project, _, err := pursue(ctx, r, effort[Project]{
+		call: tenants.OutgoingCall{Operation: "createProject"},
 		create: func(ctx context.Context, client *prisma.Client) (Project, error) {
 			created, err := client.CreateProject(ctx, managementapi.CreateProjectRequest{
 				Name: &in.Name, Region: new(managementapi.RegionID(in.Region)), LogicalID: new(r.op.ID.String()),
@@ -41,7 +40,11 @@ func (r *run) makeProject(ctx context.Context, in NewProject) (Project, tenants.
 
 // makeProjectWithDatabase makes a project and its default database in one call.
 func (r *run) makeProjectWithDatabase(ctx context.Context, in NewDatabase) (Database, tenants.Made, error) {
+	if landed, ok, err := landedOf[Database](r); ok || err != nil {
+		return r.openedLanded(ctx, landed, err)
+	}
 	made, _, err := pursue(ctx, r, effort[Database]{
+		call: tenants.OutgoingCall{Operation: "createProject"},
 		create: func(ctx context.Context, client *prisma.Client) (Database, error) {
 			created, err := client.CreateProject(ctx, managementapi.CreateProjectRequest{
 				Name: &in.Name, Region: new(managementapi.RegionID(in.Region)), LogicalID: new(r.op.ID.String()),
@@ -70,7 +73,11 @@ func (r *run) makeProjectWithDatabase(ctx context.Context, in NewDatabase) (Data
 
 // makeDatabase makes a database in a project.
 func (r *run) makeDatabase(ctx context.Context, in NewDatabase) (Database, tenants.Made, error) {
+	if landed, ok, err := landedOf[Database](r); ok || err != nil {
+		return r.openedLanded(ctx, landed, err)
+	}
 	made, _, err := pursue(ctx, r, effort[Database]{
+		call: tenants.OutgoingCall{Operation: "createDatabase", Target: in.ProjectID},
 		create: func(ctx context.Context, client *prisma.Client) (Database, error) {
 			created, err := client.CreateDatabase(ctx, managementapi.CreateDatabaseRequest{
 				ProjectID: in.ProjectID, Name: &in.Name, LogicalID: new(r.op.ID.String()),
@@ -93,54 +100,90 @@ func (r *run) makeDatabase(ctx context.Context, in NewDatabase) (Database, tenan
 	return r.opened(ctx, made, region, false)
 }
 
+// landedOf returns what an earlier attempt made and a look has found since.
+func landedOf[T any](r *run) (thing T, ok bool, err error) {
+	if r.op.Landed == nil {
+		return thing, false, nil
+	}
+	if err := json.Unmarshal(r.op.Landed, &thing); err != nil {
+		return thing, false, fmt.Errorf("decode what landed of %s: %w", r.op, err)
+	}
+	return thing, true, nil
+}
+
+// openedLanded is opened for a database that a look has found and told of.
+func (r *run) openedLanded(ctx context.Context, database Database, err error) (Database, tenants.Made, error) {
+	if err != nil {
+		return Database{}, tenants.Made{}, err
+	}
+	return r.opened(ctx, database, "", database.IsDefault)
+}
+
 // opened is the answer for a database: with the credentials that came with it, or
 // with fresh ones if nobody saw those.
 func (r *run) opened(ctx context.Context, database Database, region string, newProject bool) (Database, tenants.Made, error) {
 	database.Region = cmp.Or(database.Region, region)
 	if database.Credentials == nil {
-		// Named after the operation, so that a later attempt finds these too.
-		fresh, err := r.credentials(ctx, database.ID, r.op.ID.String(), r.oneOf)
+		fresh, err := r.credentials(ctx, database.ID, database.Name)
 		if err != nil {
 			return Database{}, tenants.Made{}, r.unclear(err)
 		}
 		database.Credentials = &fresh
 	}
-	return database, tenants.Made{
-		ResourceID: database.ID, Secret: database.Credentials.ConnectionString, ProjectID: database.ProjectID,
-		NewProject: newProject, DatabaseID: database.ID, CredentialsID: database.Credentials.ID,
-	}, nil
+	made := madeDatabase(database, newProject)
+	made.Secret, made.CredentialsID = database.Credentials.ConnectionString, database.Credentials.ID
+	return database, made, nil
 }
 
-// makeCredentials makes credentials of the client's own name.
+// madeDatabase names what came with a database, less its credentials.
+func madeDatabase(database Database, newProject bool) tenants.Made {
+	return tenants.Made{
+		ResourceID: database.ID, ProjectID: database.ProjectID, NewProject: newProject, DatabaseID: database.ID,
+	}
+}
+
+// makeCredentials makes credentials that a client asked for.
 func (r *run) makeCredentials(ctx context.Context, databaseID, name string) (Credentials, tenants.Made, error) {
-	credentials, err := r.credentials(ctx, databaseID, name, r.notMadeByOthers)
+	credentials, ok, err := landedOf[Credentials](r)
+	switch {
+	case err != nil:
+	case ok:
+		if credentials, err = r.rotate(ctx, credentials.ID); err != nil {
+			err = r.unclear(err)
+		}
+	default:
+		credentials, err = r.credentials(ctx, databaseID, name)
+	}
 	if err != nil {
 		return Credentials{}, tenants.Made{}, err
 	}
-	return credentials, tenants.Made{
-		ResourceID: credentials.ID, Secret: credentials.ConnectionString,
-		DatabaseID: databasePrefix + bare(databasePrefix, databaseID), CredentialsID: credentials.ID,
-	}, nil
+	return credentials, madeCredentials(credentials, databaseID), nil
 }
 
-// credentials makes credentials once. Of those that bear the name already, choose
-// tells which one an earlier attempt of this operation made. Its error is an
-// *unfinished.
-func (r *run) credentials(ctx context.Context, databaseID, name string,
-	choose func(ctx context.Context, candidates []managementapi.Connection) (managementapi.Connection, bool, error),
-) (Credentials, error) {
+func madeCredentials(credentials Credentials, databaseID string) tenants.Made {
+	return tenants.Made{
+		ResourceID: credentials.ID, Secret: credentials.ConnectionString,
+		DatabaseID: databasePrefix + bare(databasePrefix, databaseID), CredentialsID: credentials.ID,
+	}
+}
+
+// credentials makes credentials once. Prisma keeps no marker for them but their name, so
+// that bears it behind the name that they are to have. Its error is an *unfinished.
+func (r *run) credentials(ctx context.Context, databaseID, name string) (Credentials, error) {
 	made, adopted, err := pursue(ctx, r, effort[Credentials]{
+		call: tenants.OutgoingCall{Operation: "createDatabaseConnection", Target: databaseID},
 		create: func(ctx context.Context, client *prisma.Client) (Credentials, error) {
-			created, err := client.CreateDatabaseConnection(ctx, databaseID, managementapi.CreateDatabaseConnectionRequest{Name: name})
+			created, err := client.CreateDatabaseConnection(ctx, databaseID,
+				managementapi.CreateDatabaseConnectionRequest{Name: markedName(name, r.op.ID)})
 			return credentialsOf(created), err
 		},
 		find: func(ctx context.Context) (Credentials, bool, error) {
-			candidates, err := r.findCredentials(ctx, databaseID, name)
-			if err != nil || len(candidates) == 0 {
+			found, err := r.markedCredentials(ctx, databaseID)
+			if err != nil || len(found) == 0 {
 				return Credentials{}, false, err
 			}
-			chosen, ok, err := choose(ctx, candidates)
-			return Credentials{ID: chosen.ID, Name: chosen.Name}, ok, err
+			first := oldest(found, createdConnection)
+			return Credentials{ID: first.ID, Name: shownName(first.Name)}, true, nil
 		},
 	})
 	if err != nil {
@@ -154,17 +197,18 @@ func (r *run) credentials(ctx context.Context, databaseID, name string,
 	return made, nil
 }
 
-// rotate replaces the secret of credentials whose string nobody saw. It may be
-// repeated: only the last string counts.
+// rotate replaces the secret of credentials whose string nobody saw, or was to see any
+// longer. It may be repeated: only the last string counts.
 func (r *run) rotate(ctx context.Context, id string) (rotated Credentials, err error) {
 	for _, pause := range r.service.patience {
 		if ended := wait(ctx, pause); ended != nil {
 			return rotated, cmp.Or(err, ended)
 		}
-		rotated, err = send(ctx, r, func(ctx context.Context, client *prisma.Client) (Credentials, error) {
-			answer, err := client.RotateConnection(ctx, id)
-			return credentialsOf(answer), err
-		})
+		rotated, err = send(ctx, r, tenants.OutgoingCall{Operation: "rotateConnection", Target: id},
+			func(ctx context.Context, client *prisma.Client) (Credentials, error) {
+				answer, err := client.RotateConnection(ctx, id)
+				return credentialsOf(answer), err
+			})
 		if err == nil || !mayPass(err) {
 			break
 		}
@@ -173,32 +217,4 @@ func (r *run) rotate(ctx context.Context, id string) (rotated Credentials, err e
 		err = fault.New(fault.PrismaUnavailable, "Prisma gave credentials without a connection string.", nil)
 	}
 	return rotated, err
-}
-
-// oneOf chooses among credentials that are named after the operation: all its own.
-func (r *run) oneOf(_ context.Context, candidates []managementapi.Connection) (managementapi.Connection, bool, error) {
-	return oldest(candidates, createdConnection), true, nil
-}
-
-// notMadeByOthers chooses among credentials of the client's own name, which others may
-// bear too. Taking the wrong ones would lock their users out, so in doubt it takes
-// none.
-func (r *run) notMadeByOthers(ctx context.Context, candidates []managementapi.Connection) (managementapi.Connection, bool, error) {
-	var ids []string
-	byID := make(map[string]managementapi.Connection, len(candidates))
-	for _, candidate := range candidates {
-		if candidate.CreatedAt.Before(r.op.BeganAt.Add(-clockSkew)) {
-			continue
-		}
-		ids = append(ids, candidate.ID)
-		byID[candidate.ID] = candidate
-	}
-	if len(ids) == 0 {
-		return managementapi.Connection{}, false, nil
-	}
-	free, err := r.service.store.NotMadeByOthers(ctx, r.op, ids)
-	if err != nil || len(free) != 1 {
-		return managementapi.Connection{}, false, err
-	}
-	return byID[free[0]], true, nil
 }

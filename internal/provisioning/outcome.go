@@ -41,6 +41,17 @@ func outcomeOf(err error) outcome {
 	return notSent // also when no token could be had
 }
 
+// statusOf is the status of Prisma's answer; 0: there was none.
+func statusOf(err error) int {
+	if answer, ok := errors.AsType[*prisma.APIError](err); ok {
+		return answer.Status
+	}
+	return 0
+}
+
+// gone reports whether Prisma says that there is no such thing.
+func gone(err error) bool { return statusOf(err) == http.StatusNotFound }
+
 // mayPass reports whether a look-up that failed like that is worth another try.
 func mayPass(err error) bool {
 	switch fault.KindOf(err) { //nolint:exhaustive // the others won't pass by waiting
@@ -52,7 +63,7 @@ func mayPass(err error) bool {
 
 // unfinished is why an attempt brought no answer, and how its operation ends.
 type unfinished struct {
-	as    tenants.OperationStatus
+	end   tenants.OperationEnd
 	cause error // what the client is told
 }
 
@@ -65,17 +76,29 @@ func (e *unfinished) Unwrap() error { return e.cause }
 // retryUnknown is the advice when to ask again for a create of unknown outcome.
 const retryUnknown = 5 * time.Second
 
-// errUnknown tells that a create may or may not have happened. A cause that says
-// something else than "Prisma failed", such as a lost grant, is told instead.
-func errUnknown(cause error, keyed bool) error {
+// errUnknown tells that a call may or may not have done its work. A cause that says
+// something else than "Prisma failed", such as a lost grant, is told instead. The
+// operation's id is told too: its events bear it.
+func errUnknown(cause error, op tenants.Operation) error {
 	if kind := fault.KindOf(cause); kind != fault.Internal && kind != fault.Conflict && !mayPass(cause) {
 		return cause
 	}
-	detail := "Prisma gave no clear answer, so it is not known whether this was made. " +
-		"Look before you repeat the request; with an Idempotency-Key repeating is always safe."
-	if keyed {
-		detail = "Prisma gave no clear answer, so it is not known whether this was made. " +
+	return fault.New(fault.PrismaUnavailable, adviceFor(op), cause).
+		WithRetryAfter(retryUnknown).WithExtra("operationId", op.ID.String())
+}
+
+func adviceFor(op tenants.Operation) string {
+	switch {
+	case op.Kind == tenants.OperationRotateCredentials:
+		return "Prisma gave no clear answer, so it is not known whether these credentials were rotated. " +
+			"Repeat the request: only the last connection string counts."
+	case op.Kind == tenants.OperationRestoreDatabase:
+		return "Prisma gave no clear answer, so it is not known whether the database is being restored. " +
+			"Look at its status before you repeat the request."
+	case op.Keyed:
+		return "Prisma gave no clear answer, so it is not known whether this was made. " +
 			"Repeat the request with the same Idempotency-Key: it finds what was made, or makes it."
 	}
-	return fault.New(fault.PrismaUnavailable, detail, cause).WithRetryAfter(retryUnknown)
+	return "Prisma gave no clear answer, so it is not known whether this was made. " +
+		"If it was, an event with this operationId tells. With an Idempotency-Key repeating is always safe."
 }

@@ -25,17 +25,36 @@ const writeTimeout = 10 * time.Second
 // made is known to nobody else.
 const saveFor = 20 * time.Second
 
-// creation is one creating call: what was asked for and how it is made.
+// creation is one call that is run as an operation: what was asked for and how it is
+// made.
 type creation[T any] struct {
-	at    scope
-	kind  tenants.OperationKind
-	key   string
-	asked []string // all that the client chose, normalised
+	at      scope
+	kind    tenants.OperationKind
+	key     string
+	asked   []string // all that the client chose, normalised
+	request request  // what must be known to go on without the client
 	// make does it, or finds it done by an earlier attempt. Its error is an
 	// *unfinished.
 	make func(ctx context.Context, r *run) (T, tenants.Made, error)
 	// replay puts the connection string back into an answer; "": it is gone.
 	replay func(answer *T, secret string)
+}
+
+// request is what an operation keeps of what was asked for, so that what it made can be
+// found without its client.
+type request struct {
+	Name       string `json:"name,omitempty"`
+	Region     string `json:"region,omitempty"`
+	ProjectID  string `json:"projectId,omitempty"`
+	DatabaseID string `json:"databaseId,omitempty"`
+
+	// Again: the database held this backup's content before it was asked for.
+	Again bool `json:"again,omitempty"`
+}
+
+// requestOf reads what an operation keeps; an earlier version kept nothing.
+func requestOf(op tenants.Operation) (in request, ok bool) {
+	return in, json.Unmarshal(op.Request, &in) == nil
 }
 
 // hash is what tells one request from another under the same key.
@@ -57,9 +76,13 @@ func create[T any](ctx context.Context, s *Service, by tenants.Actor, c creation
 	if err := checkKey(c.key); err != nil {
 		return Created[T]{}, err
 	}
+	kept, err := json.Marshal(c.request)
+	if err != nil {
+		return Created[T]{}, fmt.Errorf("encode a request: %w", err)
+	}
 	began := s.now() // before the lease: time spent writing it counts as passed
 	op, err := s.store.BeginOperation(ctx, c.at.tenant, tenants.NewOperation{
-		Connection: c.at.connection, Kind: c.kind, Key: c.key, RequestHash: c.hash(), Lease: s.lease,
+		Connection: c.at.connection, Kind: c.kind, Key: c.key, RequestHash: c.hash(), Request: kept, Lease: s.lease,
 	})
 	if err != nil {
 		return Created[T]{}, err
@@ -70,7 +93,7 @@ func create[T any](ctx context.Context, s *Service, by tenants.Actor, c creation
 	ctx = context.WithoutCancel(ctx)
 	work, cancel := context.WithTimeout(ctx, s.deadline)
 	defer cancel()
-	r := &run{service: s, at: c.at, op: op, keyed: c.key != "", heldSince: began}
+	r := &run{service: s, at: c.at, op: op, by: by, heldSince: began}
 	stop := r.keepLease(work)
 	answer, made, err := c.make(work, r)
 	stop()
@@ -80,17 +103,27 @@ func create[T any](ctx context.Context, s *Service, by tenants.Actor, c creation
 	if made.Answer, err = json.Marshal(answer); err != nil {
 		return Created[T]{}, fmt.Errorf("encode the answer of %s: %w", op, err)
 	}
-	var done tenants.Operation
-	err = s.save(ctx, func(ctx context.Context) (err error) {
-		done, err = s.store.FinishOperation(ctx, by, op, made)
-		return err
-	})
+	made.MayLand = r.mayLand()
+	done, err := s.finish(ctx, by, op, made)
 	if err != nil {
-		return Created[T]{}, fmt.Errorf("save %s: %w", op, err)
+		return Created[T]{}, err
 	}
 	created, err := answerOf(c, done)
 	created.Replayed = false
 	return created, err
+}
+
+// finish saves what an operation made.
+func (s *Service) finish(ctx context.Context, by tenants.Actor, op tenants.Operation, made tenants.Made) (tenants.Operation, error) {
+	var done tenants.Operation
+	err := s.save(ctx, func(ctx context.Context) (err error) {
+		done, err = s.store.FinishOperation(ctx, by, op, made)
+		return err
+	})
+	if err != nil {
+		return tenants.Operation{}, fmt.Errorf("save %s: %w", op, err)
+	}
+	return done, nil
 }
 
 // answerOf reads the stored answer of a finished operation.
@@ -105,13 +138,13 @@ func answerOf[T any](c creation[T], op tenants.Operation) (Created[T], error) {
 
 // end stores how an attempt ended without an answer, and returns what to tell.
 func (s *Service) end(ctx context.Context, op tenants.Operation, cause error) error {
-	as, tell := tenants.OperationUnknown, cause
+	end, tell := tenants.OperationEnd{As: tenants.OperationUnknown}, cause
 	if failure, ok := errors.AsType[*unfinished](cause); ok {
-		as, tell = failure.as, failure.cause
+		end, tell = failure.end, failure.cause
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	err := s.store.EndOperation(ctx, op, as)
+	err := s.store.EndOperation(ctx, op, end)
 	if err != nil && fault.KindOf(err) != fault.OperationInProgress {
 		// The lease will end, which says the same more slowly.
 		s.logger.ErrorContext(ctx, "the end of an operation was not stored",
@@ -165,7 +198,8 @@ type run struct {
 	service *Service
 	at      scope
 	op      tenants.Operation
-	keyed   bool // the client can name it
+	by      tenants.Actor
+	inDoubt bool // a request of this attempt may have done its work unseen
 
 	mu        sync.Mutex
 	heldSince time.Time // when the lease was last known to begin anew
@@ -232,22 +266,27 @@ func (r *run) mayExist() bool {
 	return r.op.Previous == tenants.OperationRunning || r.op.Previous == tenants.OperationUnknown
 }
 
+// mayLand reports whether something of the operation may still turn up at Prisma,
+// beside what is known.
+func (r *run) mayLand() bool { return r.inDoubt || r.op.MayLand || r.mayExist() }
+
 // fails ends an attempt that made nothing. What an earlier attempt may have made
 // stays unknown.
 func (r *run) fails(cause error) error {
 	if r.mayExist() {
-		return &unfinished{tenants.OperationUnknown, cause}
+		return &unfinished{tenants.OperationEnd{As: tenants.OperationUnknown}, cause}
 	}
-	return &unfinished{tenants.OperationFailed, cause}
+	return &unfinished{tenants.OperationEnd{As: tenants.OperationFailed, MayLand: r.mayLand()}, cause}
 }
 
 // unclear ends an attempt that may have made something.
 func (r *run) unclear(cause error) error {
-	return &unfinished{tenants.OperationUnknown, errUnknown(cause, r.keyed)}
+	return &unfinished{tenants.OperationEnd{As: tenants.OperationUnknown}, errUnknown(cause, r.op)}
 }
 
 // effort is one thing to make at Prisma.
 type effort[T any] struct {
+	call   tenants.OutgoingCall // what create does, for the audit log
 	create func(ctx context.Context, client *prisma.Client) (T, error)
 	// find looks it up by its marker; false: there is none, as far as lists tell.
 	find func(ctx context.Context) (T, bool, error)
@@ -270,7 +309,7 @@ func pursue[T any](ctx context.Context, r *run, e effort[T]) (thing T, adopted b
 			return thing, true, nil
 		}
 	}
-	thing, err = send(ctx, r, e.create)
+	thing, err = send(ctx, r, e.call, e.create)
 	result := outcomeOf(err)
 	switch result {
 	case happened:
@@ -278,6 +317,7 @@ func pursue[T any](ctx context.Context, r *run, e effort[T]) (thing T, adopted b
 	case refused, notSent:
 		return thing, false, r.fails(err)
 	case conflicts, unknown:
+		r.inDoubt = true
 	}
 	r.service.logger.WarnContext(ctx, "a create has no clear outcome, looking it up",
 		slog.String("operation_id", r.op.ID.String()), slog.String("error", err.Error()))
@@ -294,8 +334,11 @@ func pursue[T any](ctx context.Context, r *run, e effort[T]) (thing T, adopted b
 
 // send makes one call that changes something, while the operation is ours: it
 // looks at the lease last, since finding a token may take a while.
-func send[T any](ctx context.Context, r *run, do func(ctx context.Context, client *prisma.Client) (T, error)) (T, error) {
-	return call(ctx, r.service, r.at, func(ctx context.Context, client *prisma.Client) (thing T, err error) {
+func send[T any](ctx context.Context, r *run, what tenants.OutgoingCall,
+	do func(ctx context.Context, client *prisma.Client) (T, error),
+) (T, error) {
+	what.OperationID = r.op.ID.String()
+	return changing(ctx, r.service, r.by, r.at, what, func(ctx context.Context, client *prisma.Client) (thing T, err error) {
 		if err := r.hold(ctx); err != nil {
 			return thing, err
 		}

@@ -3,7 +3,9 @@ package provisioning
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -18,11 +20,24 @@ type Store interface {
 
 	BeginOperation(ctx context.Context, tenant tenants.TenantID, in tenants.NewOperation) (tenants.Operation, error)
 	RenewOperation(ctx context.Context, op tenants.Operation, lease time.Duration) error
-	EndOperation(ctx context.Context, op tenants.Operation, as tenants.OperationStatus) error
+	NoteOperation(ctx context.Context, op tenants.Operation, request json.RawMessage) error
+	EndOperation(ctx context.Context, op tenants.Operation, end tenants.OperationEnd) error
 	FinishOperation(ctx context.Context, by tenants.Actor, op tenants.Operation, made tenants.Made) (tenants.Operation, error)
-	NotMadeByOthers(ctx context.Context, op tenants.Operation, ids []string) ([]string, error)
-	DatabaseDeleted(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, id tenants.ConnectionID,
-		databaseID, projectID string) error
+
+	LandingsToLookFor(ctx context.Context) ([]tenants.Landing, error)
+	BeginLook(ctx context.Context, at tenants.Landing, lease time.Duration) (look tenants.Look, due bool, err error)
+	EndLook(ctx context.Context, look tenants.Look, seen bool) error
+	Landed(ctx context.Context, by tenants.Actor, look tenants.Look, made tenants.Made) error
+	NotRecorded(ctx context.Context, tenant tenants.TenantID, ids []string) ([]string, error)
+
+	ProjectUpdated(ctx context.Context, by tenants.Actor, c tenants.ResourceChange) error
+	ProjectDeleted(ctx context.Context, by tenants.Actor, c tenants.ResourceChange) error
+	DatabaseUpdated(ctx context.Context, by tenants.Actor, c tenants.ResourceChange) error
+	DatabaseDeleted(ctx context.Context, by tenants.Actor, c tenants.ResourceChange) error
+	CredentialsDeleted(ctx context.Context, by tenants.Actor, c tenants.ResourceChange) error
+
+	BeginCall(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, call tenants.OutgoingCall) (tenants.AuditedCall, error)
+	EndCall(ctx context.Context, by tenants.Actor, call tenants.AuditedCall, result tenants.CallResult) error
 }
 
 // Caller makes calls with a connection's access token; *prisma.Caller is one.
@@ -101,5 +116,25 @@ func call[T any](ctx context.Context, s *Service, at scope,
 		answer, err = do(ctx, client)
 		return err
 	})
+	return answer, err
+}
+
+// changing makes one call that changes something at Prisma. It is the only place from
+// which such calls go: the intent is in the audit log before anything is sent, and how
+// it ended afterwards. Errors: those of call.
+func changing[T any](ctx context.Context, s *Service, by tenants.Actor, at scope, what tenants.OutgoingCall,
+	do func(ctx context.Context, client *prisma.Client) (T, error),
+) (T, error) {
+	what.Connection = at.connection
+	begun, err := s.store.BeginCall(ctx, by, at.tenant, what)
+	if err != nil {
+		var none T
+		return none, fmt.Errorf("write the intent of a call: %w", err)
+	}
+	answer, err := call(ctx, s, at, do)
+	if ended := s.store.EndCall(ctx, by, begun, tenants.ResultOf(err)); ended != nil {
+		s.logger.ErrorContext(ctx, "how a call to Prisma ended is not in the audit log",
+			slog.String("operation", what.Operation), slog.String("error", ended.Error()))
+	}
 	return answer, err
 }

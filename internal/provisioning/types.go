@@ -45,8 +45,9 @@ func (d Database) LogValue() slog.Value {
 // logging them shows no connection string, and neither does their JSON: that is
 // for the log of operations. Who sends them to a client names the field.
 type Credentials struct {
-	ID   string `json:"id"` // "con_…"
-	Name string `json:"name"`
+	ID        string    `json:"id"` // "con_…"
+	Name      string    `json:"name"`
+	CreatedAt time.Time `json:"createdAt"`
 
 	// ConnectionString is a postgres:// URL with its password; "" when it is no
 	// longer kept (Created.SecretExpired).
@@ -101,7 +102,40 @@ type NewCredentials struct {
 	IdempotencyKey string // as in NewProject
 }
 
-// Created is the answer to a creating call.
+// Backup is a backup of a database that Prisma took.
+type Backup struct {
+	ID        string
+	Type      string    // "full", "incremental" or "differential"
+	Status    string    // "running", "completed", "failed" or "unknown"
+	CreatedAt time.Time // zero: unknown
+	Size      *int64    // bytes; nil: unknown
+}
+
+// Backups are a database's newest backups. Prisma has no cursor for older ones.
+type Backups struct {
+	Items         []Backup // the newest first; never nil
+	More          bool     // there are older ones
+	RetentionDays int      // how long Prisma keeps them
+}
+
+// Restore says what to restore.
+type Restore struct {
+	BackupID       string // of the database itself
+	IdempotencyKey string // as in NewProject
+}
+
+// Period bounds a look at usage; a zero end leaves it to Prisma (this month, until now).
+type Period struct{ From, To time.Time }
+
+// Usage is what a database used in a period.
+type Usage struct {
+	From, To    time.Time
+	Operations  float64
+	StorageGiB  float64
+	GeneratedAt time.Time
+}
+
+// Created is the answer to a call that runs as an operation.
 type Created[T any] struct {
 	Resource T
 

@@ -30,16 +30,28 @@ func isID(prefix, text string) bool {
 	})
 }
 
-// checkDatabaseID refuses what can't be a database's id as Prisma would refuse
-// one that it does not know.
-func checkDatabaseID(id string) error {
-	if !isID(databasePrefix, id) {
-		return fault.New(fault.NotFound, "Prisma has no such resource.", nil)
+// checkID refuses what can't be an id of that prefix as Prisma would refuse one that it
+// does not know.
+func checkID(prefix, id string) error {
+	if !isID(prefix, id) {
+		return errNoSuchResource()
 	}
 	return nil
 }
 
-// options turns a page into Prisma's parameters. The cursor is Prisma's own and
+// checkPlainID is checkID for ids whose prefix varies.
+func checkPlainID(id string) error {
+	if len(id) == 0 || len(id) > 80 || strings.ContainsFunc(id, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '_'
+	}) {
+		return errNoSuchResource()
+	}
+	return nil
+}
+
+func errNoSuchResource() error { return fault.New(fault.NotFound, "Prisma has no such resource.", nil) }
+
+// checked returns a page that may be sent. The cursor is Prisma's own and
 // opaque to us.
 func (p Page) checked() (Page, error) {
 	bad := fault.New(fault.InvalidRequest, "The page can't be read.", nil)

@@ -86,6 +86,12 @@ func ParseConnectionID(s string) (ConnectionID, error) {
 	return ConnectionID{id}, err
 }
 
+// ParseOperationID reads what OperationID.String wrote; ErrMalformedID otherwise.
+func ParseOperationID(s string) (OperationID, error) {
+	id, err := parseID(operationPrefix, s)
+	return OperationID{id}, err
+}
+
 func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) } // fails only without a random source
 
 func idEncoding() *base32.Encoding {

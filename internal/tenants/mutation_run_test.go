@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/connect-prisma/server/internal/fault"
 	"github.com/connect-prisma/server/internal/prisma"
 	"github.com/connect-prisma/server/internal/tenants"
@@ -109,21 +111,66 @@ func (s *service) everyOperation(t *testing.T, f furnished) {
 	}
 	op := begin("first")
 	do(s.RenewOperation(ctx, op, time.Minute))
-	do(s.NotMadeByOthers(ctx, op, []string{"db_1"}))
-	made := tenants.Made{ResourceID: "db_1", Answer: []byte(`{}`), Secret: "postgres://", DatabaseID: "db_1", ProjectID: "proj_1"}
+	do(s.NoteOperation(ctx, op, []byte(`{}`)))
+	do(s.NotRecorded(ctx, f.tenant, []string{"db_1"}))
+	made := tenants.Made{
+		ResourceID: "db_1", Answer: []byte(`{}`), Secret: "postgres://", DatabaseID: "db_1", ProjectID: "proj_1", CredentialsID: "con_1",
+	}
 	do(s.FinishOperation(ctx, by, op, made))
 	begin("first")
-	do(s.DatabaseDeleted(ctx, by, f.tenant, f.connection.ID, "db_1", "proj_1"))
+	changed := tenants.ResourceChange{Tenant: f.tenant, Connection: f.connection.ID, DatabaseID: "db_1"}
+	do(s.DatabaseUpdated(ctx, by, changed))
+	do(s.DatabaseDeleted(ctx, by, changed))
+	for _, change := range []func(){
+		func() {
+			do(s.CredentialsDeleted(ctx, by, tenants.ResourceChange{Tenant: f.tenant, Connection: f.connection.ID, CredentialsID: "con_1"}))
+		},
+		func() {
+			do(s.ProjectDeleted(ctx, by, tenants.ResourceChange{Tenant: f.tenant, Connection: f.connection.ID, ProjectID: "proj_1"}))
+		},
+	} {
+		do(s.FinishOperation(ctx, by, begin(uuid.NewString()), made))
+		change()
+	}
+	do(s.ProjectUpdated(ctx, by, changed))
+	s.everyLook(t, begin("lost"))
 	made.ResourceID, made.DatabaseID = "db_2", "db_2"
 	do(s.FinishOperation(ctx, by, begin("later"), made))
 	s.db.Advance(t, 61*time.Minute)
 	begin("later") // without its secret
 	do(s.EraseSecrets(ctx))
 	op = begin("second")
-	do(s.EndOperation(ctx, op, tenants.OperationUnknown))
+	do(s.EndOperation(ctx, op, tenants.OperationEnd{As: tenants.OperationUnknown}))
 	begin("second")
 	s.db.Advance(t, 8*24*time.Hour)
 	begin("second") // a new one by its name
+}
+
+// everyLook looks for what an operation made whose outcome is unknown: in vain, with
+// success, and for doubles.
+func (s *service) everyLook(t *testing.T, op tenants.Operation) {
+	t.Helper()
+	ctx, by, do := t.Context(), tenants.System(), do(t)
+	do(s.EndOperation(ctx, op, tenants.OperationEnd{As: tenants.OperationUnknown}))
+	made := tenants.Made{ResourceID: "db_3", Answer: []byte(`{}`), DatabaseID: "db_3", ProjectID: "proj_3", MayLand: true}
+	do(s.EndLook(ctx, s.look(t, op), true))
+	do(s.Landed(ctx, by, s.look(t, op), made))
+	do(s.FinishOperation(ctx, by, s.look(t, op).Operation, made))
+	do(s.EndLook(ctx, s.look(t, op), true))
+}
+
+// look takes the right to look for what an operation made.
+func (s *service) look(t *testing.T, op tenants.Operation) tenants.Look {
+	t.Helper()
+	s.db.Advance(t, 10*time.Minute)
+	_, err := s.LandingsToLookFor(t.Context())
+	ok(t, err)
+	look, due, err := s.BeginLook(t.Context(), tenants.Landing{Tenant: op.Tenant, Operation: op.ID}, time.Minute)
+	ok(t, err)
+	if !due {
+		t.Error("no look is due")
+	}
+	return look
 }
 
 func (s *service) everyRefresh(t *testing.T, f furnished) {

@@ -14,15 +14,23 @@ import (
 	"github.com/connect-prisma/server/internal/sealing"
 )
 
-// OperationKind says what an operation makes.
+// OperationKind says what an operation does.
 type OperationKind string
 
-// The kinds.
+// The kinds. The first three make something that stays behind if nobody knows of it;
+// the others change what is there and leave nothing to look for.
 const (
 	OperationCreateProject     OperationKind = "create_project"
 	OperationCreateDatabase    OperationKind = "create_database"
 	OperationCreateCredentials OperationKind = "create_credentials" //nolint:gosec // the name of a kind, not a credential
+	OperationRotateCredentials OperationKind = "rotate_credentials" //nolint:gosec // the same
+	OperationRestoreDatabase   OperationKind = "restore_database"
 )
+
+// makes reports whether an operation of the kind makes something.
+func (k OperationKind) makes() bool {
+	return k != OperationRotateCredentials && k != OperationRestoreDatabase
+}
 
 // OperationStatus is where an operation stands.
 type OperationStatus string
@@ -46,16 +54,17 @@ const (
 	inProgressAdvice = 2 * time.Second
 )
 
-// NewOperation describes a creating call before anything is sent.
+// NewOperation describes a call before anything is sent.
 type NewOperation struct {
 	Connection  ConnectionID
 	Kind        OperationKind
-	Key         string        // the client's idempotency key, 1 to 255 characters; "": none
-	RequestHash [32]byte      // over everything that the client asked for
-	Lease       time.Duration // how long it counts as running without a renewal
+	Key         string          // the client's idempotency key, 1 to 255 characters; "": none
+	RequestHash [32]byte        // over everything that the client asked for
+	Request     json.RawMessage // what whoever goes on with it without the client must know; no secrets
+	Lease       time.Duration   // how long it counts as running without a renewal
 }
 
-// Operation is one creating call: the right to go on with it, or its answer.
+// Operation is one call: the right to go on with it, or its answer.
 type Operation struct {
 	ID         OperationID
 	Tenant     TenantID
@@ -64,6 +73,14 @@ type Operation struct {
 	Attempt    int64           // fences the writes of a holder that lost its lease
 	Previous   OperationStatus // how the attempt before ended; "" at the first
 	BeganAt    time.Time       // by the database's clock
+	Keyed      bool            // its client can name it
+	Request    json.RawMessage // what was asked for; null for one of an earlier version
+
+	// MayLand: a request of an earlier attempt may have done its work, or do it yet.
+	MayLand bool
+	// Landed is what an earlier attempt made as it was found later, the answer without
+	// its secret; nil: nothing was found.
+	Landed json.RawMessage
 
 	Done          bool
 	Answer        json.RawMessage // with Done: what was answered, without its secret
@@ -118,13 +135,22 @@ func errReconnect() error {
 // insertOperation stores a new operation and reports whether it did: false means
 // that the key is taken.
 func insertOperation(ctx context.Context, tx pgx.Tx, tenant TenantID, in NewOperation) (Operation, bool, error) {
-	op := Operation{ID: OperationID{newID()}, Tenant: tenant, Connection: in.Connection, Kind: in.Kind, Attempt: 1}
+	op := Operation{
+		ID: OperationID{newID()}, Tenant: tenant, Connection: in.Connection, Kind: in.Kind, Attempt: 1,
+		Keyed: in.Key != "", Request: in.Request,
+	}
+	// Until it has ended nobody knows what it left behind, so it is to be swept from its
+	// first moment on.
 	err := tx.QueryRow(ctx, `
-		INSERT INTO operations (tenant_id, id, connection_id, kind, idempotency_key, request_hash, lease_until)
-		VALUES ($1, $2, $3, $4, NULLIF($5, ''), $6, app.wall_clock() + $7::interval)
+		INSERT INTO operations (tenant_id, id, connection_id, kind, idempotency_key, request_hash, request,
+			lease_until, sweep_at, sweep_until)
+		VALUES ($1, $2, $3, $4, NULLIF($5, ''), $6, $7, app.wall_clock() + $8::interval,
+			CASE WHEN $9::boolean THEN app.now() + $8::interval END,
+			CASE WHEN $9::boolean THEN app.now() + $10::interval END)
 		ON CONFLICT (tenant_id, kind, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 		RETURNING created_at`,
-		tenant, op.ID, in.Connection, in.Kind, in.Key, in.RequestHash[:], in.Lease).Scan(&op.BeganAt)
+		tenant, op.ID, in.Connection, in.Kind, in.Key, in.RequestHash[:], in.Request, in.Lease, in.Kind.makes(), SweepFor).
+		Scan(&op.BeganAt)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Operation{}, false, nil
 	}
@@ -151,13 +177,15 @@ type operationRow struct {
 const selectOperation = `
 	SELECT id, tenant_id, connection_id, kind, attempt, created_at, status, request_hash,
 	       status = 'running' AND lease_until > app.wall_clock(), created_at > app.now() - $3::interval,
-	       coalesce(resource_id, ''), answer, secret_sealed, secret_until, app.now()
+	       coalesce(resource_id, ''), answer, secret_sealed, secret_until, app.now(),
+	       idempotency_key IS NOT NULL, request, sweep_until IS NOT NULL, landed
 	FROM operations`
 
 func scanOperation(row pgx.CollectableRow) (operationRow, error) {
 	var r operationRow
 	err := row.Scan(&r.ID, &r.Tenant, &r.Connection, &r.Kind, &r.Attempt, &r.BeganAt, &r.status, &r.requestHash,
-		&r.leased, &r.keyed, &r.resource, &r.Answer, &r.sealed, &r.secretUntil, &r.now)
+		&r.leased, &r.keyed, &r.resource, &r.Answer, &r.sealed, &r.secretUntil, &r.now,
+		&r.Keyed, &r.Request, &r.MayLand, &r.Landed)
 	return r, err
 }
 
@@ -186,12 +214,19 @@ func (s *Store) resumeOperation(ctx context.Context, tx pgx.Tx, tenant TenantID,
 	case row.leased:
 		return Operation{}, errInProgress()
 	}
+	return takeOperation(ctx, tx, row, in.Lease)
+}
+
+// takeOperation gives the next attempt at an operation to its caller.
+func takeOperation(ctx context.Context, tx pgx.Tx, row operationRow, lease time.Duration) (Operation, error) {
 	op := row.Operation
 	op.Previous = row.status
-	err = tx.QueryRow(ctx, `
+	err := tx.QueryRow(ctx, `
 		UPDATE operations SET status = 'running', attempt = attempt + 1, finished_at = NULL,
-			lease_until = app.wall_clock() + $3::interval
-		WHERE tenant_id = $1 AND id = $2 RETURNING attempt`, tenant, op.ID, in.Lease).Scan(&op.Attempt)
+			lease_until = app.wall_clock() + $3::interval,
+			sweep_at = CASE WHEN $4::boolean THEN app.now() + $3::interval END,
+			sweep_until = CASE WHEN $4::boolean THEN coalesce(sweep_until, app.now() + $5::interval) END
+		WHERE tenant_id = $1 AND id = $2 RETURNING attempt`, op.Tenant, op.ID, lease, op.Kind.makes(), SweepFor).Scan(&op.Attempt)
 	if err != nil {
 		return Operation{}, fmt.Errorf("resume operation: %w", err)
 	}
@@ -250,20 +285,41 @@ func (s *Store) RenewOperation(ctx context.Context, op Operation, lease time.Dur
 	})
 }
 
-// EndOperation ends an attempt that brought no answer: OperationFailed when
-// certainly nothing was made, OperationUnknown otherwise. Either way the same key
-// takes the operation up again. fault.OperationInProgress as RenewOperation.
-func (s *Store) EndOperation(ctx context.Context, op Operation, as OperationStatus) error {
+// NoteOperation stores more of what whoever goes on with an operation must know, before
+// something is sent. fault.OperationInProgress as RenewOperation.
+func (s *Store) NoteOperation(ctx context.Context, op Operation, request json.RawMessage) error {
 	return s.inTenant(ctx, op.Tenant, func(tx pgx.Tx) error {
-		return holdOperation(ctx, tx, op,
-			`status = $4::text, finished_at = CASE WHEN $4::text = 'failed' THEN app.now() END`, as)
+		return holdOperation(ctx, tx, op, `request = $4`, request)
+	})
+}
+
+// OperationEnd is how an attempt ended without an answer.
+type OperationEnd struct {
+	// As is OperationFailed when nothing was made, OperationUnknown otherwise. Either
+	// way the same key takes the operation up again.
+	As OperationStatus
+	// MayLand: something of it may turn up at Prisma, though the client was told that it
+	// failed. With OperationUnknown it always may.
+	MayLand bool
+}
+
+// EndOperation ends an attempt that brought no answer. What may land is looked for
+// from then on. fault.OperationInProgress as RenewOperation.
+func (s *Store) EndOperation(ctx context.Context, op Operation, end OperationEnd) error {
+	mayLand := op.Kind.makes() && (end.MayLand || end.As == OperationUnknown)
+	return s.inTenant(ctx, op.Tenant, func(tx pgx.Tx) error {
+		return holdOperation(ctx, tx, op, `
+			status = $4::text, finished_at = CASE WHEN $4::text = 'failed' THEN app.now() END,
+			sweep_at = CASE WHEN $5::boolean THEN app.now() + $6::interval END,
+			sweep_until = CASE WHEN $5::boolean THEN app.now() + $7::interval END`, end.As, mayLand, sweepFirst, SweepFor)
 	})
 }
 
 // holdOperation updates an operation if the attempt is still the current one.
-func holdOperation(ctx context.Context, tx pgx.Tx, op Operation, set string, value any) error {
+func holdOperation(ctx context.Context, tx pgx.Tx, op Operation, set string, values ...any) error {
 	tag, err := tx.Exec(ctx, `UPDATE operations SET `+set+`
-		WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND status = 'running'`, op.Tenant, op.ID, op.Attempt, value)
+		WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND status = 'running'`,
+		append([]any{op.Tenant, op.ID, op.Attempt}, values...)...)
 	if err != nil {
 		return fmt.Errorf("update operation: %w", err)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/connect-prisma/server/internal/fault"
 )
 
-// Made is what an operation made: its ids, and the answer for its client.
+// Made is what an operation made or changed: its ids, and the answer for its client.
 type Made struct {
 	ResourceID string          // Prisma's id of what the operation is about
 	Answer     json.RawMessage // a JSON object without secrets, below 20 KB
@@ -20,7 +20,10 @@ type Made struct {
 	ProjectID     string // the project made or used; "" with credentials
 	NewProject    bool   // a database operation made the project too
 	DatabaseID    string // "" for a project alone
-	CredentialsID string // "" for a project alone
+	CredentialsID string // "" for a project alone, and while nobody was given any
+
+	// MayLand: another request of the operation may yet make the same again.
+	MayLand bool
 }
 
 // FinishOperation stores what an operation made, with its events and audit rows,
@@ -46,27 +49,44 @@ func (s *Store) FinishOperation(ctx context.Context, by Actor, op Operation, mad
 		}
 		if row.status == OperationDone {
 			done, err = s.answerOf(ctx, tx, row)
+			// One that was found without its client has no secret, and made's is not kept.
+			done.SecretExpired = done.SecretExpired || made.Secret != "" && done.Secret == ""
 			return err
 		}
 		if row.status != OperationRunning || row.Attempt != op.Attempt {
 			return errInProgress()
 		}
-		_, err = tx.Exec(ctx, `
-			UPDATE operations SET status = 'done', finished_at = app.now(), resource_id = $3, answer = $4,
-				database_id = NULLIF($7, ''),
-				-- Without a key nobody can ask for the answer again.
-				secret_sealed = CASE WHEN idempotency_key IS NOT NULL THEN $5::bytea END,
-				secret_until = CASE WHEN idempotency_key IS NOT NULL AND $5::bytea IS NOT NULL THEN app.now() + $6::interval END
-			WHERE tenant_id = $1 AND id = $2`,
-			op.Tenant, op.ID, made.ResourceID, made.Answer, sealed, SecretReplay, made.DatabaseID)
-		if err != nil {
-			return fmt.Errorf("finish operation: %w", err)
+		if err := finishRow(ctx, tx, op, made, sealed); err != nil {
+			return err
+		}
+		if op.Kind == OperationRotateCredentials {
+			if err := eraseSecretsOf(ctx, tx, op.Tenant, op.ID, "credentials_id", made.CredentialsID); err != nil {
+				return err
+			}
 		}
 		done = op
 		done.Done, done.Answer, done.Secret = true, made.Answer, made.Secret
 		return s.recordMade(ctx, tx, by, op, made)
 	})
 	return done, err
+}
+
+func finishRow(ctx context.Context, tx pgx.Tx, op Operation, made Made, sealed []byte) error {
+	_, err := tx.Exec(ctx, `
+		UPDATE operations SET status = 'done', finished_at = app.now(), resource_id = $3, answer = $4,
+			project_id = NULLIF($7, ''), database_id = NULLIF($8, ''), credentials_id = NULLIF($9, ''),
+			-- Without a key nobody can ask for the answer again.
+			secret_sealed = CASE WHEN idempotency_key IS NOT NULL THEN $5::bytea END,
+			secret_until = CASE WHEN idempotency_key IS NOT NULL AND $5::bytea IS NOT NULL THEN app.now() + $6::interval END,
+			sweep_at = CASE WHEN $10::boolean THEN app.now() + $11::interval END,
+			sweep_until = CASE WHEN $10::boolean THEN app.now() + $12::interval END
+		WHERE tenant_id = $1 AND id = $2`,
+		op.Tenant, op.ID, made.ResourceID, made.Answer, sealed, SecretReplay,
+		made.ProjectID, made.DatabaseID, made.CredentialsID, op.Kind.makes() && made.MayLand, sweepFirst, SweepFor)
+	if err != nil {
+		return fmt.Errorf("finish operation: %w", err)
+	}
+	return nil
 }
 
 func operationByID(ctx context.Context, tx pgx.Tx, op Operation) (operationRow, error) {
@@ -81,32 +101,54 @@ func operationByID(ctx context.Context, tx pgx.Tx, op Operation) (operationRow, 
 	return row, err
 }
 
-// recordMade tells of everything that an operation made.
+// recordMade tells of everything that an operation made, less what was told when it
+// had landed.
 func (s *Store) recordMade(ctx context.Context, tx pgx.Tx, by Actor, op Operation, made Made) error {
 	data, err := provisioningData(ctx, tx, op.Tenant, op.Connection)
 	if err != nil {
 		return err
 	}
 	data["operationId"] = op.ID.String()
-	for name, id := range map[string]string{"projectId": made.ProjectID, "databaseId": made.DatabaseID} {
+	for name, id := range map[string]string{
+		"projectId": made.ProjectID, "databaseId": made.DatabaseID, "credentialsId": made.CredentialsID,
+	} {
 		if id != "" {
 			data[name] = id
 		}
 	}
-	if op.Kind == OperationCreateProject || made.NewProject {
-		err := s.record(ctx, tx, op.Tenant, by, change{event: EventProjectCreated, target: made.ProjectID, data: data})
-		if err != nil || op.Kind == OperationCreateProject {
+	for _, c := range changesOf(op, made) {
+		c.data = data
+		if err := s.record(ctx, tx, op.Tenant, by, c); err != nil {
 			return err
 		}
 	}
-	if made.CredentialsID != "" {
-		data["credentialsId"] = made.CredentialsID
+	return nil
+}
+
+// changesOf lists what there is to tell of an operation.
+func changesOf(op Operation, made Made) []change {
+	switch op.Kind {
+	case OperationCreateProject:
+		return []change{{event: EventProjectCreated, target: made.ProjectID}}
+	case OperationRotateCredentials:
+		return []change{{event: EventCredentialsRotated, target: made.CredentialsID}}
+	case OperationRestoreDatabase:
+		return []change{{event: EventDatabaseRestored, target: made.DatabaseID}}
+	case OperationCreateCredentials:
+		if op.Landed != nil {
+			return nil // told; their first connection string is no news
+		}
+		return []change{{event: EventCredentialsCreated, target: made.CredentialsID}}
+	case OperationCreateDatabase:
 	}
-	event := EventDatabaseCreated
-	if op.Kind == OperationCreateCredentials {
-		event = EventCredentialsCreated
+	if op.Landed != nil {
+		return []change{{event: EventCredentialsCreated, target: made.CredentialsID}}
 	}
-	return s.record(ctx, tx, op.Tenant, by, change{event: event, target: made.ResourceID, data: data})
+	database := change{event: EventDatabaseCreated, target: made.DatabaseID}
+	if made.NewProject {
+		return []change{{event: EventProjectCreated, target: made.ProjectID}, database}
+	}
+	return []change{database}
 }
 
 // provisioningData is what every event about something in a workspace says. The
@@ -115,30 +157,26 @@ func provisioningData(ctx context.Context, tx pgx.Tx, tenant TenantID, id Connec
 	var userID, workspaceID string
 	err := tx.QueryRow(ctx, `SELECT user_id, workspace_id FROM connections WHERE tenant_id = $1 AND id = $2`, tenant, id).
 		Scan(&userID, &workspaceID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, fault.New(fault.NotFound, "There is no such connection.", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read connection: %w", err)
 	}
 	return map[string]any{"connectionId": id.String(), "userId": userID, "workspaceId": workspaceID}, nil
 }
 
-// DatabaseDeleted notes that a database of a connection's workspace was deleted,
-// and forgets its connection strings that were kept for replays.
-func (s *Store) DatabaseDeleted(ctx context.Context, by Actor, tenant TenantID, id ConnectionID, databaseID, projectID string,
-) error {
-	return s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
-		data, err := provisioningData(ctx, tx, tenant, id)
-		if err != nil {
-			return err
-		}
-		_, err = tx.Exec(ctx, `
-			UPDATE operations SET secret_sealed = NULL
-			WHERE tenant_id = $1 AND database_id = $2 AND secret_sealed IS NOT NULL`, tenant, databaseID)
-		if err != nil {
-			return fmt.Errorf("erase secrets: %w", err)
-		}
-		data["databaseId"], data["projectId"] = databaseID, projectID
-		return s.record(ctx, tx, tenant, by, change{event: EventDatabaseDeleted, target: databaseID, data: data})
-	})
+// eraseSecretsOf erases the connection strings that operations keep for replays and
+// that no longer open anything: column names what went, except the operation that
+// did it.
+func eraseSecretsOf(ctx context.Context, tx pgx.Tx, tenant TenantID, except OperationID, column, id string) error {
+	_, err := tx.Exec(ctx, `
+		UPDATE operations SET secret_sealed = NULL
+		WHERE tenant_id = $1 AND id <> $2 AND `+column+` = $3 AND secret_sealed IS NOT NULL`, tenant, except, id)
+	if err != nil {
+		return fmt.Errorf("erase secrets: %w", err)
+	}
+	return nil
 }
 
 // EraseSecrets erases the connection strings that are kept for replays and whose
@@ -155,28 +193,4 @@ func (s *Store) EraseSecrets(ctx context.Context) (int, error) {
 		return err
 	})
 	return int(erased), err
-}
-
-// NotMadeByOthers returns those of the ids that no other operation of the tenant made,
-// in their order, and so may be what op made in an attempt whose answer was lost.
-// While the same request runs in another operation too, or ended there unknown,
-// none is: it could be that one's.
-func (s *Store) NotMadeByOthers(ctx context.Context, op Operation, ids []string) ([]string, error) {
-	var free []string
-	err := s.inTenant(ctx, op.Tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-			SELECT candidate FROM unnest($3::text[]) WITH ORDINALITY AS c (candidate, place)
-			WHERE NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = $1 AND o.resource_id = candidate)
-			  AND NOT EXISTS (
-				SELECT FROM operations me JOIN operations twin
-				    ON twin.tenant_id = me.tenant_id AND twin.kind = me.kind AND twin.request_hash = me.request_hash
-				WHERE me.tenant_id = $1 AND me.id = $2 AND twin.id <> me.id AND twin.status IN ('running', 'unknown'))
-			ORDER BY place`, op.Tenant, op.ID, ids)
-		if err != nil {
-			return fmt.Errorf("look for resources that nobody made: %w", err)
-		}
-		free, err = pgx.CollectRows(rows, pgx.RowTo[string])
-		return err
-	})
-	return free, err
 }

@@ -81,7 +81,7 @@ func TestOperationFence(t *testing.T) {
 		"BeginOperation":  begun,
 		"FinishOperation": finished,
 		"RenewOperation":  o.RenewOperation(ctx, old, time.Minute),
-		"EndOperation":    o.EndOperation(ctx, old, tenants.OperationFailed),
+		"EndOperation":    o.EndOperation(ctx, old, tenants.OperationEnd{As: tenants.OperationFailed}),
 	} {
 		if fault.KindOf(err) != fault.OperationInProgress {
 			t.Errorf("%s with a lease that was lost: %v, want operation-in-progress", name, err)
@@ -100,52 +100,7 @@ func TestOperationFence(t *testing.T) {
 			t.Errorf("%s FinishOperation() = %t %v, want the first answer", name, done.Done, err)
 		}
 	}
-	if err := o.EndOperation(ctx, held, tenants.OperationUnknown); fault.KindOf(err) != fault.OperationInProgress {
+	if err := o.EndOperation(ctx, held, tenants.OperationEnd{As: tenants.OperationUnknown}); fault.KindOf(err) != fault.OperationInProgress {
 		t.Errorf("EndOperation() of one that is done = %v", err)
-	}
-}
-
-// What another operation made is nobody else's, and neither is anything while the
-// same request is unfinished elsewhere.
-func TestNotMadeByOthers(t *testing.T) {
-	t.Parallel()
-	o := openOperations(t)
-	ctx := t.Context()
-	begin := func(hash byte) tenants.Operation {
-		t.Helper()
-		op, err := o.BeginOperation(ctx, o.tenant, tenants.NewOperation{
-			Connection: o.connection, Kind: tenants.OperationCreateCredentials, RequestHash: [32]byte{hash}, Lease: time.Minute,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return op
-	}
-	free := func(op tenants.Operation) int {
-		t.Helper()
-		ids, err := o.NotMadeByOthers(ctx, op, []string{"con_1", "con_2"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(ids)
-	}
-	mine, other, twin := begin(1), begin(2), begin(1)
-	if n := free(mine); n != 0 {
-		t.Errorf("%d free beside an unfinished twin, want 0", n)
-	}
-	if err := o.EndOperation(ctx, twin, tenants.OperationFailed); err != nil {
-		t.Fatal(err)
-	}
-	if n := free(mine); n != 2 {
-		t.Errorf("%d free, want 2", n)
-	}
-	_, err := o.FinishOperation(ctx, tenants.System(), other, tenants.Made{
-		ResourceID: "con_1", Answer: []byte(`{}`), DatabaseID: "db_1", CredentialsID: "con_1",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := free(mine); n != 1 {
-		t.Errorf("%d free beside one that was recorded, want 1", n)
 	}
 }

@@ -54,8 +54,31 @@ func TestSecretsOfADeletedDatabaseAreErased(t *testing.T) {
 	t.Parallel()
 	o := openOperations(t)
 	o.finish(t, "k", "con_22")
-	ok(t, o.DatabaseDeleted(t.Context(), tenants.System(), o.tenant, o.connection, "db_1", "proj_1"))
+	ok(t, o.DatabaseDeleted(t.Context(), tenants.System(), tenants.ResourceChange{
+		Tenant: o.tenant, Connection: o.connection, DatabaseID: "db_1", ProjectID: "proj_1",
+	}))
 	if n := o.kept(t); n != 0 {
 		t.Errorf("%d secrets outlive their database", n)
+	}
+}
+
+// So it does with its project, and with the credentials themselves, which leave those of
+// others alone.
+func TestSecretsOfWhatIsGoneAreErased(t *testing.T) {
+	t.Parallel()
+	o := openOperations(t)
+	ctx, by := t.Context(), tenants.System()
+	of := tenants.ResourceChange{Tenant: o.tenant, Connection: o.connection}
+	o.finish(t, "k1", "con_1")
+	o.finish(t, "k2", "con_2")
+	of.CredentialsID = "con_1"
+	ok(t, o.CredentialsDeleted(ctx, by, of))
+	if n := o.kept(t); n != 1 {
+		t.Errorf("%d secrets are kept beside those of deleted credentials, want 1", n)
+	}
+	of.CredentialsID, of.ProjectID, of.DatabaseIDs = "", "proj_1", []string{"db_1", "db_2"}
+	ok(t, o.ProjectDeleted(ctx, by, of))
+	if n := o.kept(t); n != 0 {
+		t.Errorf("%d secrets outlive their project", n)
 	}
 }

@@ -361,8 +361,25 @@ func TestForeignIDs(t *testing.T) {
 				Connection: b.connection.ID, Kind: tenants.OperationCreateProject, Lease: time.Minute,
 			}))
 		}, fault.NotFound},
-		"RenewOperation":       {func() error { return s.RenewOperation(ctx, operation, time.Hour) }, fault.OperationInProgress},
-		"EndOperation":         {func() error { return s.EndOperation(ctx, operation, tenants.OperationFailed) }, fault.OperationInProgress},
+		"RenewOperation": {func() error { return s.RenewOperation(ctx, operation, time.Hour) }, fault.OperationInProgress},
+		"EndOperation": {func() error {
+			return s.EndOperation(ctx, operation, tenants.OperationEnd{As: tenants.OperationFailed})
+		}, fault.OperationInProgress},
+		"NoteOperation": {func() error { return s.NoteOperation(ctx, operation, []byte(`{}`)) }, fault.OperationInProgress},
+		"BeginLook": {func() error {
+			_, due, err := s.BeginLook(ctx, tenants.Landing{Tenant: a.tenant, Operation: operation.ID}, time.Minute)
+			if due {
+				t.Error("BeginLook took another tenant's operation")
+			}
+			return err
+		}, fault.Internal},
+		"EndLook": {func() error { return s.EndLook(ctx, tenants.Look{Operation: operation}, true) }, fault.OperationInProgress},
+		"Landed": {func() error {
+			return s.Landed(ctx, by, tenants.Look{Operation: operation}, tenants.Made{Answer: []byte(`{}`)})
+		}, fault.OperationInProgress},
+		"ProjectDeleted": {func() error {
+			return s.ProjectDeleted(ctx, by, tenants.ResourceChange{Tenant: a.tenant, Connection: b.connection.ID, ProjectID: "proj_1"})
+		}, fault.NotFound},
 		"FinishOperation":      {func() error { return second(s.FinishOperation(ctx, by, operation, tenants.Made{ResourceID: "x"})) }, fault.NotFound},
 		"Tokens":               {func() error { return second(storage.Tokens(ctx)) }, fault.NotFound},
 		"Claim":                {func() error { return second(storage.Claim(ctx, tokens)) }, fault.NotFound},

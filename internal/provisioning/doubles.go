@@ -1,0 +1,140 @@
+package provisioning
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/prisma/managementapi"
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+// removeDoubles deletes what bears the operation's marker beside what is known to be
+// its own, where a server does not keep markers unique: only what no operation knows,
+// and in which nobody has made anything.
+func (s *Service) removeDoubles(ctx context.Context, look tenants.Look, r *run, count *landingCounts) error {
+	in, ok := requestOf(look.Operation)
+	if !ok {
+		return nil
+	}
+	switch {
+	case look.Kind == tenants.OperationCreateCredentials:
+	case look.Kind == tenants.OperationCreateProject, in.ProjectID == "":
+		found, err := r.markedProjects(ctx)
+		if err != nil {
+			return err
+		}
+		if err := s.removeEach(ctx, r, doublesAmong(found, projectID, look.ProjectID), doubleProject(), count); err != nil {
+			return err
+		}
+	default:
+		found, err := r.markedDatabases(ctx, in.ProjectID)
+		if err != nil && !gone(err) {
+			return err
+		}
+		if err := s.removeEach(ctx, r, doublesAmong(found, databaseID, look.DatabaseID), doubleDatabase(), count); err != nil {
+			return err
+		}
+	}
+	if look.DatabaseID == "" || look.CredentialsID == "" && !look.Done && !look.Last {
+		return nil // its client may yet come for credentials that were made and not told
+	}
+	found, err := r.markedCredentials(ctx, look.DatabaseID)
+	if err != nil && !gone(err) {
+		return err
+	}
+	return s.removeEach(ctx, r, doublesAmong(found, connectionID, look.CredentialsID), doubleCredentials(), count)
+}
+
+func projectID(p managementapi.Project) string       { return p.ID }
+func databaseID(d managementapi.Database) string     { return d.ID }
+func connectionID(c managementapi.Connection) string { return c.ID }
+
+// doublesAmong returns the ids of all but the one that is known.
+func doublesAmong[T any](found []T, id func(T) string, known string) []string {
+	var doubles []string
+	for _, thing := range found {
+		if id(thing) != known {
+			doubles = append(doubles, id(thing))
+		}
+	}
+	return doubles
+}
+
+// double is a kind of thing that may be there twice.
+type double struct {
+	operation string
+	untouched func(ctx context.Context, r *run, id string) (bool, error)
+	remove    func(ctx context.Context, client *prisma.Client, id string) error
+}
+
+func doubleProject() double {
+	return double{"deleteProject", projectUntouched, func(ctx context.Context, client *prisma.Client, id string) error {
+		return client.DeleteProject(ctx, id)
+	}}
+}
+
+func doubleDatabase() double {
+	return double{"deleteDatabase", databaseUntouched, func(ctx context.Context, client *prisma.Client, id string) error {
+		return client.DeleteDatabase(ctx, id)
+	}}
+}
+
+func doubleCredentials() double {
+	untouched := func(context.Context, *run, string) (bool, error) { return true, nil } // there is nothing in them
+	return double{"deleteConnection", untouched, func(ctx context.Context, client *prisma.Client, id string) error {
+		return client.DeleteConnection(ctx, id)
+	}}
+}
+
+func (s *Service) removeEach(ctx context.Context, r *run, ids []string, kind double, count *landingCounts) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	free, err := s.store.NotRecorded(ctx, r.at.tenant, ids)
+	if err != nil {
+		return err
+	}
+	for _, id := range free {
+		untouched, err := kind.untouched(ctx, r, id)
+		if err != nil {
+			return err
+		}
+		log := s.logger.With(slog.String("operation_id", r.op.ID.String()), slog.String("id", id))
+		if !untouched {
+			log.WarnContext(ctx, "what an operation made twice is in use, and stays")
+			continue
+		}
+		what := tenants.OutgoingCall{Operation: kind.operation, Target: id, OperationID: r.op.ID.String()}
+		err = s.deleteSurely(ctx, r.by, r.at, what, func(ctx context.Context, client *prisma.Client) error {
+			return kind.remove(ctx, client, id)
+		})
+		if err != nil && !gone(err) {
+			return err
+		}
+		log.InfoContext(ctx, "what an operation made twice was deleted")
+		count.removed.Add(1)
+	}
+	return nil
+}
+
+// projectUntouched reports whether a project holds nothing but what came with it.
+func projectUntouched(ctx context.Context, r *run, id string) (bool, error) {
+	databases, err := databasesIn(ctx, r.service, r.at, id)
+	if err != nil || len(databases) > 1 {
+		return false, err
+	}
+	for _, database := range databases {
+		if untouched, err := databaseUntouched(ctx, r, database.ID); err != nil || !untouched {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// databaseUntouched reports whether a database has no credentials but those that came
+// with it.
+func databaseUntouched(ctx context.Context, r *run, id string) (bool, error) {
+	all, err := credentialsIn(ctx, r.service, r.at, id, func(managementapi.Connection) bool { return true })
+	return len(all) <= 1, err
+}

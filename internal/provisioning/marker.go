@@ -1,0 +1,28 @@
+package provisioning
+
+import (
+	"strings"
+
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+// Credentials bear the marker of the operation that made them at the end of their name
+// at Prisma: "app op_…". Partners see "app".
+
+// markedName is the name at Prisma of credentials that an operation makes.
+func markedName(name string, op tenants.OperationID) string { return name + " " + op.String() }
+
+// bearsMarker reports whether a name at Prisma is one that this operation gave.
+func bearsMarker(name string, op tenants.OperationID) bool {
+	return strings.HasSuffix(name, " "+op.String())
+}
+
+// shownName is a name at Prisma without the marker.
+func shownName(name string) string {
+	if at := strings.LastIndexByte(name, ' '); at > 0 {
+		if _, err := tenants.ParseOperationID(name[at+1:]); err == nil {
+			return name[:at]
+		}
+	}
+	return name
+}
