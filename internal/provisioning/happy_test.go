@@ -141,6 +141,16 @@ func everyCall(t *testing.T, w *world, tenant tenants.TenantID, id tenants.Conne
 	_, errs["CreateDatabase"] = w.CreateDatabase(ctx, by, tenant, id, provisioning.NewDatabase{Name: "a", Region: "us-east-1"})
 	_, errs["CreateCredentials"] = w.CreateCredentials(ctx, by, tenant, id, "db_a1", provisioning.NewCredentials{Name: "a"})
 	errs["DeleteDatabase"] = w.DeleteDatabase(ctx, by, tenant, id, "db_a1")
+	_, errs["GetProject"] = w.GetProject(ctx, tenant, id, "proj_a1")
+	_, errs["UpdateProject"] = w.UpdateProject(ctx, by, tenant, id, "proj_a1", "a")
+	errs["DeleteProject"] = w.DeleteProject(ctx, by, tenant, id, "proj_a1")
+	_, errs["UpdateDatabase"] = w.UpdateDatabase(ctx, by, tenant, id, "db_a1", "a")
+	_, errs["ListCredentials"] = w.ListCredentials(ctx, tenant, id, "db_a1", provisioning.Page{})
+	_, errs["RotateCredentials"] = w.RotateCredentials(ctx, by, tenant, id, "db_a1", "con_a1", "")
+	errs["DeleteCredentials"] = w.DeleteCredentials(ctx, by, tenant, id, "db_a1", "con_a1")
+	_, errs["ListBackups"] = w.ListBackups(ctx, tenant, id, "db_a1", 0)
+	_, errs["RestoreDatabase"] = w.RestoreDatabase(ctx, by, tenant, id, "db_a1", provisioning.Restore{BackupID: "b"})
+	_, errs["Usage"] = w.Usage(ctx, tenant, id, "db_a1", provisioning.Period{})
 	return errs
 }
 
