@@ -6,11 +6,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strings"
-	"sync/atomic"
-	"time"
 
 	"github.com/connect-prisma/server/internal/prisma/wire"
 )
@@ -36,24 +33,8 @@ func (o *OAuth) requestToken(ctx context.Context, client OAuthClient, form url.V
 		form.Set("client_secret", client.Secret)
 	}
 
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cancel(nil)
-	var connected atomic.Bool
-	deadline := time.AfterFunc(o.timeouts.Dial+o.timeouts.TLS, func() {
-		if connected.Load() {
-			cancel(errAnswerTimedOut)
-			return
-		}
-		cancel(errConnectTimedOut)
-	})
-	defer deadline.Stop()
-	// From here on bytes may leave. Nothing later tells "sent" from "not sent" as
-	// surely: a request that failed while it was written may have arrived all the same.
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
-		connected.Store(true)
-		deadline.Reset(o.timeouts.Answer)
-	}})
-
+	ctx, times := startTiming(context.WithoutCancel(ctx), o.timeouts)
+	defer times.stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.TokenEndpoint, strings.NewReader(form.Encode()))
 	if err != nil {
 		return Grant{}, 0, &TokenError{Class: NotSent, cause: errors.New("the token URL can't be requested")}
@@ -68,10 +49,10 @@ func (o *OAuth) requestToken(ctx context.Context, client OAuthClient, form url.V
 	resp, err := o.http.Do(req)
 	if err != nil {
 		class := NotSent
-		if connected.Load() {
+		if times.sent() {
 			class = Unknown
 		}
-		return Grant{}, 0, &TokenError{Class: class, cause: wire.Cause(ctx, err, connected.Load())}
+		return Grant{}, 0, &TokenError{Class: class, cause: wire.Cause(ctx, err, times.sent())}
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer+1))
