@@ -3,6 +3,9 @@ package prisma_test
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,6 +161,76 @@ func TestAClaimThatMayBeStoredIsGivenBack(t *testing.T) {
 		}
 		if _, err := r.AccessToken(t.Context(), connection("c", s)); err != nil {
 			t.Errorf("AccessToken() again = %v", err)
+		}
+	})
+}
+
+// TestProbe: whatever the endpoint says, it is there; unless it is what stands in for one
+// that is not.
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		status int
+		body   string
+		well   bool
+	}{
+		"OAuth's refusal": {http.StatusBadRequest, `{"error":"invalid_request"}`, true},
+		"another refusal": {http.StatusUnprocessableEntity, `{"message":"no"}`, true},
+		"a page":          {http.StatusNotFound, "<html>", true},
+		"unsupported":     {http.StatusUnsupportedMediaType, "", true},
+		"too many":        {http.StatusTooManyRequests, `{"error":"slow_down"}`, false},
+		"out of order":    {http.StatusServiceUnavailable, `{"error":"temporarily_unavailable"}`, false},
+		"a bad gateway":   {http.StatusBadGateway, "<html>", false},
+		"nobody listens":  {0, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if body, _ := io.ReadAll(r.Body); len(body) != 0 || r.Header.Get("Authorization") != "" {
+					t.Errorf("the probe has something in it: %q", body)
+				}
+				w.WriteHeader(tc.status)
+				_, _ = io.WriteString(w, tc.body)
+			}))
+			if tc.status == 0 {
+				server.Close()
+			}
+			defer server.Close()
+			err := newOAuth(t, prisma.OAuthConfig{AuthURL: server.URL}).Probe(t.Context())
+			if (err == nil) != tc.well {
+				t.Errorf("Probe() = %v", err)
+			}
+			if failure, ok := errors.AsType[*prisma.TokenError](err); err != nil && (!ok || failure.Class != prisma.NotSent) {
+				t.Errorf("Probe() = %v, want a *TokenError of class not_sent", err)
+			}
+		})
+	}
+}
+
+// TestProbeThatNeverGoesWell: what an endpoint makes of an empty request does not keep a
+// connection from its late retry for ever.
+func TestProbeThatNeverGoesWell(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStorage(t, pair("r", 61*time.Minute))
+		stored, err := s.Tokens(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, err := s.Claim(t.Context(), stored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		settle(prisma.Unknown)(t, s.MemoryStorage, first)
+		server := newAuthServer(0, "r")
+		r := newRefresher(t, probing{server, func() error { return errStorage }})
+		began := now()
+		for err := errStorage; err != nil && now().Sub(began) < 3*time.Hour; {
+			_, err = r.AccessToken(t.Context(), connection("c", s))
+			time.Sleep(time.Minute)
+		}
+		if took := now().Sub(began); took < time.Hour || took > 70*time.Minute {
+			t.Errorf("the late retry came after %s, want soon after an hour", took)
 		}
 	})
 }

@@ -7,32 +7,29 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
-	"time"
 
 	"github.com/connect-prisma/server/internal/prisma/wire"
 )
 
-// probeTimeout bounds a whole probe: it comes between a claim and its request, and must
-// not use up the time that the send guard leaves.
-const probeTimeout = 2 * time.Second
-
 // Prober is what an Exchanger may offer beside: it finds out whether the token endpoint
 // answers, without a token. *OAuth is one.
 type Prober interface {
-	// Probe returns nil if the endpoint gave an answer of its own. It takes 2 s at most.
+	// Probe returns nil if the endpoint gave an answer of its own. It takes no longer than
+	// an exchange.
 	Probe(ctx context.Context) error
 }
 
 // Probe sends the token endpoint a request that it can only refuse, with neither a grant
-// nor a client in it. A refusal in OAuth's terms shows that the endpoint works; a 5xx, a
-// 429, a page of HTML or no answer within 2 s does not, and is a *TokenError.
+// nor a client in it. Any complete answer shows that the endpoint works, whatever it
+// says; a 5xx, a 429 or none at all does not, and is a *TokenError.
 //
 //	POST /token
 //	4xx {"error", …}
 //
 // Source: RFC 6749 section 5.2.
 func (o *OAuth) Probe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errAnswerTimedOut)
+	whole := o.timeouts.Dial + o.timeouts.TLS + o.timeouts.Answer
+	ctx, cancel := context.WithTimeoutCause(ctx, whole, errAnswerTimedOut)
 	defer cancel()
 	var connected atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
@@ -52,8 +49,8 @@ func (o *OAuth) Probe(ctx context.Context) error {
 	if err != nil {
 		return failure
 	}
-	failure.Code = parseOAuthErrorCode(body)
-	if failure.Code == "" || resp.StatusCode < 400 || resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
+	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
+		failure.Code = parseOAuthErrorCode(body)
 		failure.RetryAfter = wire.RetryAfter(resp.Header)
 		return failure
 	}

@@ -121,7 +121,7 @@ func (r *Refresher) claim(
 	claim, err := r.take(ctx, lease, stale)
 	if err == nil && claim.Late && !claim.Due {
 		// Asked before the claim: whoever dies while it asks leaves no intent behind.
-		if err := r.probe(ctx, leave); err != nil {
+		if err := r.probe(ctx, leave, claim.Current); err != nil {
 			return Claim{}, r.outOfOrder(conn, err)
 		}
 		stale.LateToo = true
@@ -150,7 +150,7 @@ func (r *Refresher) claim(
 		return Claim{}, errNoRefreshToken()
 	}
 	if claim.Late && !stale.LateToo { // a storage that does not ask first
-		if err := r.probe(ctx, leave); err != nil {
+		if err := r.probe(ctx, leave, claim.Current); err != nil {
 			_ = r.settle(ctx, conn, lease, claim, NotSent) // logged there
 			return Claim{}, r.outOfOrder(conn, err)
 		}
@@ -164,9 +164,14 @@ func (r *Refresher) claim(
 	return claim, nil
 }
 
-// freshAnswer is how recent an answer of the token endpoint must be to count as a sign that it
-// is well.
-const freshAnswer = 30 * time.Second
+const (
+	// freshAnswer is how recent an answer of the token endpoint must be to count as a sign
+	// that it is well.
+	freshAnswer = 30 * time.Second
+	// probeFor is for how long after its access token's end a connection's late retry is
+	// made to depend on a probe: an endpoint may have its reasons not to answer that.
+	probeFor = time.Hour
+)
 
 // outOfOrder pauses a connection because the token endpoint does not answer a probe.
 func (r *Refresher) outOfOrder(conn Connection, cause error) error {
@@ -176,12 +181,15 @@ func (r *Refresher) outOfOrder(conn Connection, cause error) error {
 // probe finds out whether the token endpoint is well, before a refresh token is sent
 // late: into an outage it would be sent for nothing, and the next time is further away.
 // Without a recent answer the endpoint is asked something that costs nothing.
-func (r *Refresher) probe(ctx context.Context, leave *pass) error {
+func (r *Refresher) probe(ctx context.Context, leave *pass, pair Tokens) error {
 	prober, ok := r.exchanger.(Prober)
-	if !ok || r.breaker.wellSince(r.now().Add(-freshAnswer)) {
+	longOver := !pair.ExpiresAt.IsZero() && pair.ReadAt.Sub(pair.ExpiresAt) > probeFor
+	if !ok || longOver || r.breaker.wellSince(r.now().Add(-freshAnswer)) {
 		return nil
 	}
+	late := time.AfterFunc(r.settings.BreakerSlow, func() { leave.end(ctx, failed) })
 	err := prober.Probe(ctx)
+	late.Stop()
 	if err != nil {
 		leave.end(ctx, failed)
 		r.logger.WarnContext(ctx, "a late refresh waits: the token endpoint does not answer", slog.Any("error", err))
