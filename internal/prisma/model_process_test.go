@@ -42,6 +42,7 @@ type modelProcess struct {
 var (
 	_ modelStorage     = (*modelProcess)(nil)
 	_ prisma.Exchanger = (*modelProcess)(nil)
+	_ prisma.Prober    = (*modelProcess)(nil)
 	_ prisma.Spool     = (*modelProcess)(nil)
 )
 
@@ -211,6 +212,27 @@ func (p *modelProcess) Settle(ctx context.Context, claim prisma.Claim, outcome p
 		t.leases = slices.DeleteFunc(t.leases, until.Equal)
 		return p.model.storage.Settle(ctx, claim, outcome)
 	})
+}
+
+// Probe asks the token endpoint how it is; the process may die or stand still meanwhile.
+func (p *modelProcess) Probe(context.Context) error {
+	m := p.model
+	if !p.seam() {
+		return errModelDead
+	}
+	m.mu.Lock()
+	down := !m.healed && m.rand.IntN(4) == 0
+	m.seen["a probe"]++
+	m.log("%s asks the endpoint: down %t", p, down)
+	m.mu.Unlock()
+	time.Sleep(time.Duration(1+m.draw(2_000)) * time.Millisecond)
+	if !p.seam() {
+		return errModelDead
+	}
+	if down {
+		return &prisma.TokenError{Class: prisma.NotSent, Status: 503}
+	}
+	return nil
 }
 
 // spooled is one entry of the spool, which outlives processes.
