@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -208,6 +209,9 @@ func IsUnavailable(err error) bool {
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return false // somebody's own deadline, which says nothing about the database
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return true // the server's process died while it answered
 	}
 	_, netErr := errors.AsType[net.Error](err)
 	return netErr || pgconn.SafeToRetry(err)

@@ -3,6 +3,8 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -67,5 +69,15 @@ func TestASilentServerIsUnavailable(t *testing.T) {
 	}
 	if postgres.IsUnavailable(context.DeadlineExceeded) {
 		t.Error("a deadline alone counts as the database's fault")
+	}
+}
+
+// A server process that dies while it answers leaves half an answer.
+func TestHalfAnAnswerIsUnavailable(t *testing.T) {
+	t.Parallel()
+	for _, err := range []error{io.EOF, io.ErrUnexpectedEOF} {
+		if !postgres.IsUnavailable(fmt.Errorf("read tokens: %w", err)) {
+			t.Errorf("IsUnavailable(%v) = false", err)
+		}
 	}
 }

@@ -86,7 +86,8 @@ func (r *Refresher) attempt(
 
 	client, err := r.client(ctx, conn) // before the claim too: it may read a database
 	if err != nil {
-		return Tokens{}, false, fmt.Errorf("find the OAuth client of %s: %w", conn, err)
+		r.stumbled(ctx, conn, err)
+		return Tokens{}, false, fmt.Errorf("find the OAuth client of %s: %w", conn, noClientError{err})
 	}
 	if pause := r.clients.remaining(client.ID, r.now()); pause > 0 {
 		return Tokens{}, false, errUnavailable(pause, r.clients.reason(client.ID))
@@ -137,8 +138,10 @@ func (r *Refresher) claim(
 		if claim.Due { // and perhaps stored: nothing was sent, whatever comes of that
 			_ = r.settle(ctx, conn, lease, claim, NotSent) // logged there
 		}
+		r.stumbled(ctx, conn, err)
 		return Claim{}, fmt.Errorf("claim the refresh of %s: %w", conn, err)
 	case claim.Held, !claim.Due && !claim.Current.SamePair(stale):
+		r.stuck.clear(conn.Key)
 		return claim, nil
 	case !claim.Due:
 		// Apart from the pauses after failures: they don't hold up a caller whose access
@@ -172,6 +175,23 @@ const (
 	// made to depend on a probe: an endpoint may have its reasons not to answer that.
 	probeFor = time.Hour
 )
+
+// noClientError says that the OAuth client of a grant can't be had.
+type noClientError struct{ error }
+
+func (e noClientError) Unwrap() error { return e.error }
+
+// stumbled takes an error that kept a refresh from its exchange. Refreshes ahead of need
+// pause, or every call would begin one; and of theirs nobody else is told. Callers that
+// wait get the error themselves, and do not wait for the pause.
+func (r *Refresher) stumbled(ctx context.Context, conn Connection, err error) {
+	pause := r.stuck.failed(conn.Key, r.now(), 0, r.jitter(conn.Key, 0), err)
+	if kind := fault.KindOf(err); kind == fault.ReconnectRequired || kind == fault.NotFound || r.slots.isWanted(conn.Key) {
+		return
+	}
+	r.logger.WarnContext(ctx, "a refresh could not begin", slog.String("connection", conn.Key),
+		slog.Duration("pause", pause), slog.Any("error", err))
+}
 
 // outOfOrder pauses a connection because the token endpoint does not answer a probe.
 func (r *Refresher) outOfOrder(conn Connection, cause error) error {
@@ -240,6 +260,7 @@ func (r *Refresher) exchange(
 		return Tokens{}, err
 	}
 	r.backoffs.clear(conn.Key)
+	r.stuck.clear(conn.Key)
 	if odd {
 		r.logger.ErrorContext(ctx, "a refreshed access token names another workspace", slog.String("connection", conn.Key))
 	}

@@ -62,6 +62,7 @@ type Refresher struct {
 	clients  *backoffs // by OAuth client
 	limited  *backoffs // by OAuth client: those told to slow down
 	suspects *backoffs // by connection: too early to send its token again
+	stuck    *backoffs // by connection: its refresh did not get as far as an exchange
 
 	suspicions *suspicions  // of pairs in plain storages
 	spools     Spool        // may be nil
@@ -94,6 +95,7 @@ func NewRefresher(cfg RefresherConfig) (*Refresher, error) {
 		clients:   pauses(),
 		limited:   pauses(),
 		suspects:  pauses(),
+		stuck:     pauses(),
 
 		suspicions: newSuspicions(settings.Late),
 		spools:     cfg.Spool,
@@ -227,6 +229,9 @@ func (r *Refresher) serve(ctx context.Context, conn Connection, stored reading) 
 	}
 	kind := fault.KindOf(err)
 	gone := kind == fault.ReconnectRequired || kind == fault.NotFound
+	if _, ok := errors.AsType[noClientError](err); ok {
+		gone = false // nothing can renew the pair, which says nothing against it
+	}
 	if !gone && ctx.Err() == nil && r.left(stored) > lastChance {
 		return stored.Tokens, nil // why the refresh failed is in the log already
 	}
@@ -236,7 +241,8 @@ func (r *Refresher) serve(ctx context.Context, conn Connection, stored reading) 
 // mayStart reports whether nothing keeps the connection's background refresh back.
 func (r *Refresher) mayStart(key string) bool {
 	now := r.now()
-	return r.backoffs.remaining(key, now) == 0 && r.suspects.remaining(key, now) == 0 && r.breaker.refuses(false) == 0
+	return r.backoffs.remaining(key, now) == 0 && r.suspects.remaining(key, now) == 0 &&
+		r.stuck.remaining(key, now) == 0 && r.breaker.refuses(false) == 0
 }
 
 // order is what a refresh is asked for.

@@ -60,7 +60,7 @@ const selectConnection = `
 	SELECT id, tenant_id, user_id, workspace_id, workspace_name, oauth_client_id, status, coalesce(status_reason, ''),
 	       status_since, access_expires_at, metadata, generation, created_at,
 	       app.now(), access_issued_at, refresh_token_sealed IS NOT NULL, intent_generation IS NOT NULL,
-	       coalesce(lease_until > app.now(), false),
+	       coalesce(lease_until > app.now(), false), ledger_generation > generation,
 	       coalesce((SELECT t.oauth_client_id FROM tenants t WHERE t.id = tenant_id), ''),
 	       (SELECT t.updated_at FROM tenants t WHERE t.id = tenant_id),
 	       CASE WHEN failing_generation = generation THEN failing_since END, refresh_not_before,
@@ -73,7 +73,7 @@ func scanConnection(row pgx.CollectableRow) (Connection, error) {
 	var failing, notBefore, checked *time.Time
 	err := row.Scan(&c.ID, &c.Tenant, &c.UserID, &c.WorkspaceID, &c.WorkspaceName, &c.ClientID, &c.Status, &c.Reason,
 		&c.StatusSince, &c.AccessUntil, &c.Metadata, &c.Generation, &c.CreatedAt,
-		&c.Signs.ReadAt, &c.Signs.IssuedAt, &c.Signs.Renewable, &c.Signs.Exchange, &c.Signs.Leased, &c.Signs.Client,
+		&c.Signs.ReadAt, &c.Signs.IssuedAt, &c.Signs.Renewable, &c.Signs.Exchange, &c.Signs.Leased, &c.Signs.SetBack, &c.Signs.Client,
 		&c.Signs.TenantChangedAt, &failing, &notBefore, &c.Signs.Misconfigured, &checked, &c.Signs.Finding)
 	c.Signs.FailingSince, c.Signs.NotBefore, c.Signs.CheckedAt = orZero(failing), orZero(notBefore), orZero(checked)
 	return c, err

@@ -82,6 +82,7 @@ type Signs struct {
 	Renewable bool      // there is a refresh token
 	Exchange  bool      // a refresh token was sent, and what became of it isn't stored
 	Leased    bool      // somebody is waiting for the answer to that
+	SetBack   bool      // the ledger knows a newer pair than the row has
 	Client    string    // the tenant's own OAuth client today; "": the shared one
 
 	// TenantChangedAt is when something about the tenant last changed.
@@ -124,6 +125,10 @@ func (s *Store) Diagnose(c Connection, endpointDown time.Time) Diagnosis {
 		since = c.StatusSince
 	}
 	message := code.message(c.Usable())
+	if _, everything := s.stopped(); code == DiagnosisStopped && !everything {
+		message = pick(c.Usable(), "This service knows newer tokens of this connection than its database has, and renews it only when its operator has looked at that. It works until its access ends.",
+			"This service knows newer tokens of this connection than its database has, and renews it only when its operator has looked at that.")
+	}
 	if code == DiagnosisUnconfirmed && !c.Usable() && c.Signs.NotBefore.After(c.Signs.ReadAt) {
 		message += " The next time is at " + c.Signs.NotBefore.UTC().Format(time.TimeOnly) + " UTC or soon after."
 	}
@@ -149,6 +154,8 @@ func (s *Store) symptom(c Connection, endpointDown time.Time) (DiagnosisCode, ti
 		return DiagnosisClientReplaced, signs.TenantChangedAt
 	case yes:
 		return DiagnosisStopped, stopped
+	case signs.SetBack:
+		return DiagnosisStopped, signs.ReadAt
 	case c.Status == ConnectionSuspect:
 		return DiagnosisUnconfirmed, time.Time{}
 	case signs.Exchange && !signs.Leased:

@@ -42,6 +42,7 @@ const (
 	EventConnected          = "connection.connected"
 	EventReconnected        = "connection.reconnected"
 	EventNeedsReconnect     = "connection.needs_reconnect"
+	EventRecovered          = "connection.recovered" // given up, and its answer came after all
 	EventDisconnected       = "connection.disconnected"
 	auditConfirmed          = "connection.confirmed"
 	auditConnectionUpdated  = "connection.update"

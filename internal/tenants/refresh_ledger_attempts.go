@@ -139,7 +139,7 @@ func (s *Store) Wait(ctx context.Context) error {
 // noteSave writes the end of a claim's attempt after its save, without making anybody
 // wait: cause is what the save returned. An error leaves it to the next claim or the
 // sweep, which find what happened in the connection's row.
-func (t *TokenStorage) noteSave(ctx context.Context, claim prisma.Claim, refresh string, cause error) {
+func (t *TokenStorage) noteSave(ctx context.Context, claim prisma.Claim, refresh string, recovered bool, cause error) {
 	superseded := errors.Is(cause, prisma.ErrSuperseded)
 	if cause != nil && !superseded || !t.store.behindSaves.begin() {
 		return
@@ -152,7 +152,12 @@ func (t *TokenStorage) noteSave(ctx context.Context, claim prisma.Claim, refresh
 			if superseded {
 				return t.endInLedger(ctx, tx, claim, entrySuperseded)
 			}
-			return t.savedInLedger(ctx, tx, claim, refresh)
+			if err := t.savedInLedger(ctx, tx, claim, refresh); err != nil || !recovered {
+				return err
+			}
+			return record(ctx, tx, t.tenant, System(), change{event: EventRecovered, target: t.id.String(), data: map[string]any{
+				"connectionId": t.id.String(), "generation": claim.Current.Generation + 1,
+			}})
 		})
 	}()
 }

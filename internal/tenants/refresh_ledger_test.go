@@ -343,6 +343,9 @@ func TestRowSetBackIsNotPresented(t *testing.T) {
 	if claim, err := l.Claim(t.Context(), l.stored(t)); err == nil || claim.Due {
 		t.Errorf("Claim() with the ledger's columns left = %t, %v", claim.Due, err)
 	}
+	if d, _ := l.diagnose(t, time.Time{}); d.Code != tenants.DiagnosisStopped || !strings.Contains(d.Message, "newer tokens") {
+		t.Errorf("the connection says %+v", d)
+	}
 	l.sql(t, `UPDATE connections c SET ledger_count = o.ledger_count, ledger_head = o.ledger_head,
 		ledger_generation = o.ledger_generation FROM old o WHERE o.id = c.id`)
 	if claim, err := l.Claim(t.Context(), l.stored(t)); err == nil || claim.Due {

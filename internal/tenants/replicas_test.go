@@ -132,6 +132,27 @@ func TestLeewaySparesTheLiving(t *testing.T) {
 	}
 }
 
+// A retry within the leeway that was not sent gives nobody a further one: the intent's
+// time is not that of the presentation any more that the leeway counts from.
+func TestLeewayIsNotProlonged(t *testing.T) {
+	t.Parallel()
+	l := openLeased(t)
+	owner, other, third := l.replica(t, leeway), l.replica(t, leeway), l.replica(t, leeway)
+	owner.claim(t, l)
+	l.db.Advance(t, 5*time.Second)
+	other.beat(t)
+	second := other.claim(t, l)
+	if !second.Due || second.SendWithin == 0 {
+		t.Fatalf("the intent of a silent owner: %+v", second)
+	}
+	ok(t, other.storage.Settle(t.Context(), second, prisma.NotSent))
+	l.db.Advance(t, leeway-3*time.Second)
+	third.beat(t)
+	if claim := third.claim(t, l); claim.Due {
+		t.Error("presented again after the leeway of its first presentation")
+	}
+}
+
 // A paused owner whose intent was presented again within the leeway comes back with its
 // answer: the first of the two to save is stored, the other gives way.
 func TestLeewayAndAnOwnerThatComesBack(t *testing.T) {

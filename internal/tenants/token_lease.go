@@ -2,6 +2,7 @@ package tenants
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -201,27 +202,29 @@ func (t *TokenStorage) Save(ctx context.Context, claim prisma.Claim, fresh prism
 		return err
 	}
 	scope := postgres.Scope{Tenant: t.tenant.UUID, Lock: 5 * time.Second, Statement: 10 * time.Second}
+	recovered := false
 	err = postgres.InTx(ctx, t.store.tokenPool, scope, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `
-			UPDATE connections SET generation = $4, access_token_sealed = $5, refresh_token_sealed = $6,
+		err := tx.QueryRow(ctx, `
+			UPDATE connections c SET generation = $4, access_token_sealed = $5, refresh_token_sealed = $6,
 				access_issued_at = $7, access_expires_at = $8,
-				status = CASE WHEN status = 'suspect' AND intent_at IS NOT DISTINCT FROM $9 THEN 'active'
-				              WHEN status = 'needs_reconnect' AND status_reason = $10 THEN 'suspect'
-				              ELSE status END,
-				status_reason = CASE WHEN status = 'needs_reconnect' AND status_reason = $10 THEN NULL ELSE status_reason END,
-				status_since = CASE WHEN status = 'suspect' AND intent_at IS NOT DISTINCT FROM $9
-				                      OR status = 'needs_reconnect' AND status_reason = $10 THEN app.now()
+				status = CASE WHEN c.status = 'suspect' AND intent_at IS NOT DISTINCT FROM $9 THEN 'active'
+				              WHEN given_up THEN 'suspect' ELSE c.status END,
+				status_reason = CASE WHEN given_up THEN NULL ELSE status_reason END,
+				status_since = CASE WHEN c.status = 'suspect' AND intent_at IS NOT DISTINCT FROM $9 OR given_up THEN app.now()
 				                    ELSE status_since END,
 				lease_id = NULL, lease_until = NULL, intent_generation = NULL, intent_at = NULL,
 				late_retries = 0, late_retries_of = NULL, late_retry_generation = NULL, refresh_not_before = NULL,
 				updated_at = app.now()
-			WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND status <> 'disconnected'`,
+			FROM (SELECT status = 'needs_reconnect' AND status_reason = $10 AS given_up FROM connections
+			      WHERE tenant_id = $1 AND id = $2 FOR UPDATE) AS before
+			WHERE c.tenant_id = $1 AND c.id = $2 AND c.generation = $3 AND c.status <> 'disconnected'
+			RETURNING coalesce(given_up, false)`,
 			t.tenant, t.id, claim.Current.Generation, next, access, refresh, fresh.IssuedAt, fresh.ExpiresAt, claim.Taken,
-			ReasonUnknown)
-		if err != nil {
-			return fmt.Errorf("save tokens: %w", err)
-		}
-		if tag.RowsAffected() == 1 {
+			ReasonUnknown).Scan(&recovered)
+		if !errors.Is(err, pgx.ErrNoRows) {
+			if err != nil {
+				return fmt.Errorf("save tokens: %w", err)
+			}
 			return nil
 		}
 		// Either an earlier attempt was committed without our hearing of it, or
@@ -238,7 +241,7 @@ func (t *TokenStorage) Save(ctx context.Context, claim prisma.Claim, fresh prism
 	if t.store.fence.notice(err); err == nil {
 		t.store.fence.saved(written{tenant: t.tenant.UUID, connection: t.id.UUID, generation: next})
 	}
-	t.noteSave(ctx, claim, fresh.Refresh, err)
+	t.noteSave(ctx, claim, fresh.Refresh, recovered, err)
 	return err
 }
 
@@ -266,7 +269,8 @@ func (t *TokenStorage) Settle(ctx context.Context, claim prisma.Claim, outcome p
 // token had forced it is a minute, or a 401 would be a loop. A late retry gets its chance
 // again, and the intent before it stays open. A release that is repeated finds no
 // lease and changes nothing: it could not tell any more that there was an intent
-// before. The row keeps since when it has been going wrong, for the diagnosis.
+// before. The row keeps since when it has been going wrong, for the diagnosis, and no owner:
+// with a leeway the intent's time would be taken for that of the first presentation.
 func (t *TokenStorage) release(ctx context.Context, tx pgx.Tx, claim prisma.Claim, outcome prisma.Outcome) error {
 	backOff := time.Second + rand.N(4*time.Second) //nolint:gosec // jitter, not a secret
 	if claim.Forced {
@@ -274,7 +278,7 @@ func (t *TokenStorage) release(ctx context.Context, tx pgx.Tx, claim prisma.Clai
 	}
 	_, err := tx.Exec(ctx, `
 		UPDATE connections SET lease_id = NULL, lease_until = NULL,
-			intent_generation = CASE WHEN $7 THEN intent_generation END, intent_at = CASE WHEN $7 THEN intent_at END,
+			lease_owner = NULL, intent_generation = CASE WHEN $7 THEN intent_generation END, intent_at = CASE WHEN $7 THEN intent_at END,
 			late_retries = greatest(late_retries - CASE WHEN $7 THEN 1 ELSE 0 END, 0), refresh_not_before = app.now() + $5,
 			failing_since = CASE WHEN failing_generation = generation THEN failing_since ELSE app.now() END,
 			failing_generation = generation, failing_outcome = $6

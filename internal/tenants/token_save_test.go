@@ -173,8 +173,19 @@ func TestSaveAfterTheLeaseIsOver(t *testing.T) {
 		_, err := l.Claim(t.Context(), stored)
 		wantKind(t, "Claim()", err, fault.ReconnectRequired)
 		l.wantState(t, "given up", state{Status: "needs_reconnect", Generation: 1})
-		ok(t, l.Save(t.Context(), claim, next(claim, "2")))
+		for range 2 { // the second time as after a commit that nobody heard of
+			ok(t, l.Save(t.Context(), claim, next(claim, "2")))
+		}
 		l.wantState(t, "saved", state{Status: "suspect", Generation: 2})
+		ok(t, l.Wait(t.Context()))
+		for _, sql := range []string{
+			`SELECT count(*) FROM events WHERE type = 'connection.recovered'`,
+			`SELECT count(*) FROM audit_log WHERE action = 'connection.recovered'`,
+		} {
+			if n := one[int](t, l.service, sql); n != 1 {
+				t.Errorf("%s = %d, want 1", sql, n)
+			}
+		}
 		if got := l.stored(t).Access; got != "access-2" {
 			t.Errorf("stored %q", got)
 		}
