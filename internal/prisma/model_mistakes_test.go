@@ -87,7 +87,7 @@ func TestModelCatchesMistakes(t *testing.T) {
 		want []string // one of these is broken
 	}{
 		"lease shorter than the exchange": {
-			func(*prisma.MemoryStorage) modelStorage { return prisma.NewMemoryStorage(now, 20*time.Second) }, []string{"I1"},
+			func(*prisma.MemoryStorage) modelStorage { return prisma.NewMemoryStorage(now, 20*time.Second) }, []string{"I1", "I2"},
 		},
 		"fenced by owner": {
 			func(s *prisma.MemoryStorage) modelStorage { return &ownerFenced{MemoryStorage: s} }, []string{"I6"},

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -132,7 +133,7 @@ func paused(t *testing.T, where string) (said string, arrived int32) {
 func TestPauseWhileDialling(t *testing.T) {
 	t.Parallel()
 	for n := range 4 {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			t.Parallel()
 			if said, arrived := paused(t, "dialled"); said != "not_sent" || arrived != 0 {
 				t.Errorf("%d requests arrived, and it says %q; want none and not_sent", arrived, said)
@@ -146,7 +147,7 @@ func TestPauseWhileDialling(t *testing.T) {
 func TestPauseWhileWaiting(t *testing.T) {
 	t.Parallel()
 	for n := range 4 {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			t.Parallel()
 			if said, arrived := paused(t, "written"); said != "answered" || arrived != 1 {
 				t.Errorf("%d requests arrived, and it says %q; want one and the answer", arrived, said)
