@@ -155,7 +155,7 @@ func (t *TokenStorage) noteSave(ctx context.Context, claim prisma.Claim, refresh
 			if err := t.savedInLedger(ctx, tx, claim, refresh); err != nil || !recovered {
 				return err
 			}
-			return record(ctx, tx, t.tenant, System(), change{event: EventRecovered, target: t.id.String(), data: map[string]any{
+			return t.store.record(ctx, tx, t.tenant, System(), change{event: EventRecovered, target: t.id.String(), data: map[string]any{
 				"connectionId": t.id.String(), "generation": claim.Current.Generation + 1,
 			}})
 		})
