@@ -47,7 +47,7 @@ lint: $(LINT) ## Run the linters, and vet for macOS too.
 fmt: $(LINT) ## Format the code as the linters want it.
 	$(LINT) fmt ./...
 
-generate: ## Write the generated code anew: the Management API client, and the server side of api/openapi.yaml.
+generate: ## Write the generated code anew: the Management API client, and both sides of api/openapi.yaml.
 	$(GO) generate ./...
 
 build: ## Build the server into bin/, static and without paths of this machine.

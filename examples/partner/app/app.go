@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/connect-prisma/server/examples/partner/connect"
+	"github.com/connect-prisma/server/client"
 )
 
 // Config is what the app needs to know.
@@ -46,7 +46,7 @@ var static embed.FS
 
 // app handles the requests.
 type app struct {
-	connect      *connect.Client
+	connect      *client.Client
 	connectAt    *url.URL // where browsers reach the server
 	publicURL    *url.URL
 	sessions     *sessions
@@ -57,9 +57,8 @@ type app struct {
 
 // New returns the app. It fails on a setting that cannot work, and sends nothing.
 func New(cfg Config) (http.Handler, error) {
-	client, err := connect.New(connect.Config{
-		BaseURL: cfg.ConnectURL, APIKey: cfg.APIKey, HTTPClient: cfg.HTTPClient, Timeout: cfg.Timeout,
-	})
+	connect, err := client.New(cfg.ConnectURL, cfg.APIKey,
+		client.Options{HTTPClient: cfg.HTTPClient, Timeout: cfg.Timeout})
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +89,7 @@ func New(cfg Config) (http.Handler, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	a := &app{
-		connect: client, connectAt: connectAt, publicURL: publicURL,
+		connect: connect, connectAt: connectAt, publicURL: publicURL,
 		sessions: sessions, pages: pages, logger: cfg.Logger,
 		// A browser applies form-action to the redirect that answers a form, too:
 		// without the server's origin the way to the connect page would be cut.
@@ -205,9 +204,9 @@ func (a *app) fail(w http.ResponseWriter, r *http.Request, s session, err error)
 // out of it: the callback's has the completion code.
 func (a *app) logFailure(r *http.Request, err error) {
 	attrs := []slog.Attr{slog.String("route", r.Pattern), slog.Any("error", err)}
-	if problem, ok := errors.AsType[*connect.Error](err); ok {
+	if problem, ok := errors.AsType[*client.Problem](err); ok {
 		// Just what mends a wrong key or an unregistered return URL.
-		attrs = append(attrs, slog.String("detail", problem.Detail), slog.Any("fields", problem.Fields))
+		attrs = append(attrs, slog.String("detail", problem.Detail), slog.Any("fields", problem.Errors))
 	}
 	a.logger.LogAttrs(r.Context(), slog.LevelError, "request failed", attrs...)
 }

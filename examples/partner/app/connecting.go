@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/connect-prisma/server/examples/partner/connect"
+	"github.com/connect-prisma/server/client"
 )
 
 // home serves GET /: the user's connections, or the sign-in page.
@@ -19,7 +19,7 @@ func (a *app) home(w http.ResponseWriter, r *http.Request) {
 		a.show(w, r, http.StatusOK, signInPage{Users: sampleUsers()})
 		return
 	}
-	connections, err := a.connect.Connections(r.Context(), s.UserID)
+	connections, err := client.Collect(a.connect.AllConnections(r.Context(), client.ListConnectionsParams{UserID: s.UserID}))
 	if err != nil {
 		a.fail(w, r, s, err)
 		return
@@ -45,21 +45,26 @@ func (a *app) beginConnect(w http.ResponseWriter, r *http.Request, s session) er
 			return err
 		}
 	}
-	begun, err := a.connect.BeginSession(r.Context(), connect.NewSession{
-		UserID: s.UserID, UserLabel: userLabel(s.UserID),
-		ReturnURL: a.publicURL.String() + "/callback", ConnectionID: connectionID, Completion: "code",
-	})
+	wish := client.CreateConnectSessionRequest{
+		UserID: s.UserID, UserLabel: new(userLabel(s.UserID)),
+		ReturnURL: new(a.publicURL.String() + "/callback"), Completion: new("code"),
+	}
+	if connectionID != "" {
+		wish.ConnectionID = &connectionID
+	}
+	begun, err := a.connect.CreateConnectSession(r.Context(), wish)
 	if err != nil {
 		return err
 	}
-	if err := a.checkLink(begun.URL); err != nil {
+	link := value(begun.URL)
+	if err := a.checkLink(link); err != nil {
 		return err
 	}
 	s.begin(begun.ID)
 	if err := a.sessions.write(w, s); err != nil {
 		return err
 	}
-	http.Redirect(w, r, begun.URL, http.StatusSeeOther)
+	http.Redirect(w, r, link, http.StatusSeeOther)
 	return nil
 }
 
@@ -88,7 +93,8 @@ func (a *app) callback(w http.ResponseWriter, r *http.Request) {
 		a.endConnect(w, r, s, id, returnedPage(query.Get("error")), http.StatusOK)
 		return
 	}
-	_, err := a.connect.CompleteSession(r.Context(), id, code, s.UserID)
+	_, err := a.connect.CompleteConnectSession(r.Context(), id,
+		client.CompleteConnectSessionRequest{CompletionCode: code, UserID: s.UserID})
 	if err != nil {
 		a.notCompleted(w, r, s, id, err)
 		return
@@ -107,16 +113,16 @@ func (a *app) callback(w http.ResponseWriter, r *http.Request) {
 // very same call may be made again, which the server answers with the same
 // connection.
 func (a *app) notCompleted(w http.ResponseWriter, r *http.Request, s session, id string, err error) {
-	problem, ok := errors.AsType[*connect.Error](err)
+	problem, ok := errors.AsType[*client.Problem](err)
 	switch {
-	case ok && problem.Kind() == connect.WorkspaceChanged && a.checkLink(problem.URL) == nil:
+	case ok && problem.Kind == client.WorkspaceChanged && a.checkLink(problem.URL) == nil:
 		s.begin(problem.SessionID) // the fresh link's; pressing it leads back here
 		page := workspaceChangedPage{
 			Account: s.account(), Expected: problem.Expected, Chosen: problem.Chosen, URL: problem.URL,
 		}
 		a.endConnect(w, r, s, id, page, http.StatusConflict)
 	case !ok || problem.Status >= http.StatusInternalServerError || problem.Status == http.StatusTooManyRequests ||
-		problem.Kind() == connect.CompletionInProgress:
+		problem.Kind == client.CompletionInProgress:
 		a.completeAgain(w, r, s, err)
 	default:
 		page, status := explain(err)
@@ -131,7 +137,7 @@ func (a *app) completeAgain(w http.ResponseWriter, r *http.Request, s session, e
 	page, status := explain(err)
 	page.Account = s.account()
 	page.Link, page.LinkLabel = r.URL.RequestURI(), "Try again"
-	if problem, ok := errors.AsType[*connect.Error](err); ok && problem.Kind() == connect.CompletionInProgress {
+	if problem, ok := errors.AsType[*client.Problem](err); ok && problem.Kind == client.CompletionInProgress {
 		wait := cmp.Or(problem.RetryAfter, time.Second)
 		w.Header().Set("Refresh", strconv.Itoa(int(wait.Seconds())))
 	} else {
@@ -156,7 +162,7 @@ func (a *app) disconnect(w http.ResponseWriter, r *http.Request, s session) erro
 	if err != nil {
 		return err
 	}
-	done, err := a.connect.Disconnect(r.Context(), own.ID)
+	done, err := a.connect.DeleteConnection(r.Context(), own.ID, client.DeleteConnectionParams{})
 	if err != nil {
 		return err
 	}
@@ -173,13 +179,22 @@ func (a *app) disconnect(w http.ResponseWriter, r *http.Request, s session) erro
 
 // ownConnection returns a connection of the signed-in user. The API key may see
 // those of every user, so somebody else's is answered like one that is not there.
-func (a *app) ownConnection(r *http.Request, s session, id string) (connect.Connection, error) {
-	c, err := a.connect.Connection(r.Context(), id)
+func (a *app) ownConnection(r *http.Request, s session, id string) (client.Connection, error) {
+	c, err := a.connect.GetConnection(r.Context(), id)
 	if err != nil {
-		return connect.Connection{}, err
+		return client.Connection{}, err
 	}
 	if c.UserID != s.UserID {
-		return connect.Connection{}, &connect.Error{Type: "/problems/" + string(connect.NotFound), Status: http.StatusNotFound}
+		return client.Connection{}, &client.Problem{Kind: client.NotFound, Status: http.StatusNotFound}
 	}
 	return c, nil
+}
+
+// value returns what an optional field holds; the zero value without one.
+func value[T any](field *T) T {
+	if field == nil {
+		var none T
+		return none
+	}
+	return *field
 }

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/connect-prisma/server/examples/partner/connect"
+	"github.com/connect-prisma/server/client"
 )
 
 // connection serves GET /connections/{connection}: the workspace's projects and
@@ -35,12 +35,16 @@ func (a *app) connectionPage(r *http.Request, s session) (connectionPage, error)
 	if !page.Connection.Usable {
 		return page, nil // the page says why, and asking Prisma would only fail
 	}
-	var projects []connect.Project
-	var databases []connect.Database
+	var projects []client.Project
+	var databases []client.Database
 	group, ctx := errgroup.WithContext(r.Context())
-	group.Go(fetch(&projects, func() ([]connect.Project, error) { return a.connect.Projects(ctx, own.ID) }))
-	group.Go(fetch(&databases, func() ([]connect.Database, error) { return a.connect.Databases(ctx, own.ID) }))
-	group.Go(fetch(&page.Regions, func() ([]connect.Region, error) { return a.connect.Regions(ctx) }))
+	group.Go(fetch(&projects, func() ([]client.Project, error) {
+		return client.Collect(a.connect.AllProjects(ctx, own.ID, client.ListProjectsParams{}))
+	}))
+	group.Go(fetch(&databases, func() ([]client.Database, error) {
+		return client.Collect(a.connect.AllDatabases(ctx, own.ID, client.ListDatabasesParams{}))
+	}))
+	group.Go(fetch(&page.Regions, func() ([]client.Region, error) { return a.connect.ListRegions(ctx) }))
 	if err := group.Wait(); err != nil {
 		return connectionPage{}, err
 	}
@@ -64,17 +68,20 @@ func (a *app) createDatabase(w http.ResponseWriter, r *http.Request, s session) 
 	if err != nil {
 		return err
 	}
-	wish := connect.NewDatabase{Name: strings.TrimSpace(r.PostFormValue("name")), Region: r.PostFormValue("region")}
+	wish := client.CreateDatabaseRequest{
+		Name: strings.TrimSpace(r.PostFormValue("name")), Region: new(r.PostFormValue("region")),
+	}
 	operation := r.PostFormValue("operation")
-	made, err := a.connect.CreateDatabase(r.Context(), own.ID, idempotencyKey(s, own.ID, operation), wish)
+	made, err := a.connect.CreateDatabase(r.Context(), own.ID, wish,
+		client.WithIdempotencyKey(idempotencyKey(s, own.ID, operation)))
 	if err != nil {
 		return a.notCreated(w, r, s, wish, operation, err)
 	}
 	page := credentialsPage{
-		Account: s.account(), Connection: newConnectionView(own), Database: made.Name, Region: made.Region, Created: true,
+		Account: s.account(), Connection: newConnectionView(own), Database: made.Name, Region: value(made.Region), Created: true,
 	}
 	if made.Credentials != nil {
-		page.ConnectionString = made.Credentials.ConnectionString
+		page.ConnectionString = value(made.Credentials.ConnectionString)
 	}
 	a.show(w, r, http.StatusCreated, page)
 	return nil
@@ -84,12 +91,12 @@ func (a *app) createDatabase(w http.ResponseWriter, r *http.Request, s session) 
 // where the outcome is unknown or the creation still runs, so that sending the form
 // again asks for the same database; a refused wish gets a new one with the new page.
 func (a *app) notCreated(
-	w http.ResponseWriter, r *http.Request, s session, wish connect.NewDatabase, operation string, cause error,
+	w http.ResponseWriter, r *http.Request, s session, wish client.CreateDatabaseRequest, operation string, cause error,
 ) error {
-	problem, ok := errors.AsType[*connect.Error](cause)
+	problem, ok := errors.AsType[*client.Problem](cause)
 	refused := ok && problem.Status < http.StatusInternalServerError
-	running := ok && problem.Kind() == connect.OperationInProgress
-	if refused && !running && problem.Kind() != connect.InvalidValue && problem.Kind() != connect.InvalidRequest {
+	running := ok && problem.Kind == client.OperationInProgress
+	if refused && !running && problem.Kind != client.InvalidValue && problem.Kind != client.InvalidRequest {
 		return cause // nothing that another name or region would mend
 	}
 	if !refused {
@@ -99,7 +106,7 @@ func (a *app) notCreated(
 	if err != nil {
 		return cause
 	}
-	page.Name, page.Region = wish.Name, wish.Region
+	page.Name, page.Region = wish.Name, value(wish.Region)
 	if !refused || running {
 		page.Operation, page.Again = operation, true
 	}
@@ -119,13 +126,14 @@ func (a *app) createCredentials(w http.ResponseWriter, r *http.Request, s sessio
 	database := r.PathValue("database")
 	operation := r.PostFormValue("operation")
 	key := idempotencyKey(s, own.ID, database, operation)
-	made, err := a.connect.CreateCredentials(r.Context(), own.ID, database, key, "sample-app-"+key[:8])
+	made, err := a.connect.CreateCredentials(r.Context(), own.ID, database,
+		client.CreateCredentialsRequest{Name: "sample-app-" + key[:8]}, client.WithIdempotencyKey(key))
 	if err != nil {
 		return err
 	}
 	a.show(w, r, http.StatusCreated, credentialsPage{
 		Account: s.account(), Connection: newConnectionView(own), Database: r.PostFormValue("name"),
-		ConnectionString: made.ConnectionString,
+		ConnectionString: value(made.ConnectionString),
 	})
 	return nil
 }

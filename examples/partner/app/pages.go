@@ -7,7 +7,7 @@ import (
 	"html/template"
 	"slices"
 
-	"github.com/connect-prisma/server/examples/partner/connect"
+	"github.com/connect-prisma/server/client"
 )
 
 //go:embed templates
@@ -61,13 +61,13 @@ type homePage struct {
 // connectionView is a connection as the pages show it.
 type connectionView struct {
 	ID        string
-	Workspace connect.Workspace
-	Status    string // as the API says it
-	Words     string // the same for people
-	Message   string // what is wrong; "": nothing
-	Usable    bool   // Prisma may be asked through it
-	Repair    bool   // the user can mend it by connecting anew
-	Since     string // the day of the connection
+	Workspace client.Workspace
+	Status    client.ConnectionStatus // as the API says it
+	Words     string                  // the same for people
+	Message   string                  // what is wrong; "": nothing
+	Usable    bool                    // Prisma may be asked through it
+	Repair    bool                    // the user can mend it by connecting anew
+	Since     string                  // the day of the connection
 }
 
 // connectionPage shows what is in a connection's workspace.
@@ -75,7 +75,7 @@ type connectionPage struct {
 	Account    account
 	Connection connectionView
 	Projects   []projectView
-	Regions    []connect.Region
+	Regions    []client.Region
 
 	// The form: what was typed in before, why it was refused, and the random word
 	// that names this wish. Again: the same wish is to be sent once more.
@@ -88,7 +88,7 @@ type connectionPage struct {
 // projectView is a project with its databases.
 type projectView struct {
 	ID, Name  string
-	Databases []connect.Database
+	Databases []client.Database
 }
 
 // credentialsPage shows a connection string, once.
@@ -104,7 +104,7 @@ type credentialsPage struct {
 // workspaceChangedPage says that a reconnect came back from another workspace.
 type workspaceChangedPage struct {
 	Account          account
-	Expected, Chosen connect.Workspace
+	Expected, Chosen client.Workspace
 	URL              string // a fresh one-time link
 }
 
@@ -126,11 +126,11 @@ func (credentialsPage) template() string      { return "credentials.html" }
 func (workspaceChangedPage) template() string { return "workspace-changed.html" }
 func (messagePage) template() string          { return "message.html" }
 
-func newHomePage(s session, connections []connect.Connection) homePage {
+func newHomePage(s session, connections []client.Connection) homePage {
 	page := homePage{Account: s.account(), Notice: s.Notice.words()}
-	slices.SortStableFunc(connections, func(a, b connect.Connection) int { return b.CreatedAt.Compare(a.CreatedAt) })
+	slices.SortStableFunc(connections, func(a, b client.Connection) int { return b.CreatedAt.Compare(a.CreatedAt) })
 	for _, c := range connections {
-		if c.Status == connect.Disconnected {
+		if c.Status == client.ConnectionStatusDisconnected {
 			page.Disconnected = append(page.Disconnected, newConnectionView(c))
 		} else {
 			page.Connections = append(page.Connections, newConnectionView(c))
@@ -139,17 +139,17 @@ func newHomePage(s session, connections []connect.Connection) homePage {
 	return page
 }
 
-func newConnectionView(c connect.Connection) connectionView {
+func newConnectionView(c client.Connection) connectionView {
 	view := connectionView{
 		ID: c.ID, Workspace: c.Workspace, Status: c.Status, Words: statusWords(c.Status),
-		Usable: c.Status == connect.Active || c.Status == connect.Suspect,
-		Repair: c.Status == connect.NeedsReconnect || c.Diagnosis.Action == connect.ActionReconnect,
+		Usable: c.Status == client.ConnectionStatusActive || c.Status == client.ConnectionStatusSuspect,
+		Repair: c.Status == client.ConnectionStatusNeedsReconnect || c.Diagnosis.Action == client.DiagnosisActionReconnect,
 		Since:  c.CreatedAt.UTC().Format("2 January 2006"),
 	}
 	if view.Workspace.Name == "" {
 		view.Workspace.Name = view.Workspace.ID
 	}
-	if c.Diagnosis.Code != connect.Healthy && c.Status != connect.Disconnected {
+	if c.Diagnosis.Code != "healthy" && c.Status != client.ConnectionStatusDisconnected {
 		view.Message = c.Diagnosis.Message
 	}
 	return view
@@ -157,7 +157,7 @@ func newConnectionView(c connect.Connection) connectionView {
 
 // newProjectViews sorts the databases into their projects. A database whose project
 // is not listed, made a moment ago perhaps, still gets a place.
-func newProjectViews(projects []connect.Project, databases []connect.Database) []projectView {
+func newProjectViews(projects []client.Project, databases []client.Database) []projectView {
 	views := make([]projectView, 0, len(projects))
 	place := make(map[string]int, len(projects))
 	for _, project := range projects {
@@ -176,18 +176,18 @@ func newProjectViews(projects []connect.Project, databases []connect.Database) [
 	return views
 }
 
-func statusWords(status string) string {
+func statusWords(status client.ConnectionStatus) string {
 	switch status {
-	case connect.Active:
+	case client.ConnectionStatusActive:
 		return "Connected"
-	case connect.Suspect:
+	case client.ConnectionStatusSuspect:
 		return "Needs attention soon"
-	case connect.NeedsReconnect:
+	case client.ConnectionStatusNeedsReconnect:
 		return "Reconnect needed"
-	case connect.Disconnected:
+	case client.ConnectionStatusDisconnected:
 		return "Disconnected"
 	}
-	return status
+	return string(status)
 }
 
 func (n notice) words() string {

@@ -6,16 +6,16 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/connect-prisma/server/examples/partner/connect"
+	"github.com/connect-prisma/server/client"
 )
 
 // explain turns an error into words for the user, and the status of the page. The
 // server's detail is written for people and is shown as it is, except where the
 // failure is this app's own: a user can do nothing about a wrong API key.
 func explain(err error) (messagePage, int) {
-	problem, ok := errors.AsType[*connect.Error](err)
+	problem, ok := errors.AsType[*client.Problem](err)
 	if !ok {
-		if _, ok := errors.AsType[*connect.UnreachableError](err); ok {
+		if _, ok := errors.AsType[*client.UnreachableError](err); ok {
 			return messagePage{
 				Title: "Connect Prisma did not answer",
 				Paragraphs: []string{
@@ -29,70 +29,72 @@ func explain(err error) (messagePage, int) {
 		}, http.StatusInternalServerError
 	}
 	page := messagePage{Title: title(problem), RequestID: problem.RequestID}
-	for _, field := range problem.Fields {
+	for _, field := range problem.Errors {
 		page.Fields = append(page.Fields, strings.TrimPrefix(field.Pointer, "/")+": "+field.Detail)
 	}
-	kind := problem.Kind()
-	if kind == connect.Unauthorized || kind == connect.ForbiddenScope {
+	kind := problem.Kind
+	if kind == client.Unauthorized || kind == client.ForbiddenScope {
 		page.Fields = nil
 		page.Paragraphs = []string{"The service that works with Prisma for us does not accept this app's key. It has been noted."}
 		return page, http.StatusBadGateway
 	}
-	if kind == connect.NotFound {
+	if kind == client.NotFound {
 		return notFoundPage(), http.StatusNotFound
 	}
-	page.Reconnect = kind == connect.ReconnectRequired
+	page.Reconnect = kind == client.ReconnectRequired
 	page.Paragraphs = sentences(problem.Detail, advice(kind))
 	return page, cmp.Or(problem.Status, http.StatusBadGateway)
 }
 
 // title heads the page of a problem.
-func title(problem *connect.Error) string {
-	switch problem.Kind() {
-	case connect.Unauthorized, connect.ForbiddenScope:
+func title(problem *client.Problem) string {
+	switch problem.Kind {
+	case client.Unauthorized, client.ForbiddenScope:
 		return "This app is not set up right"
-	case connect.InvalidRequest, connect.InvalidValue:
+	case client.InvalidRequest, client.InvalidValue:
 		return "That was not accepted"
-	case connect.Expired:
+	case client.Expired:
 		return "That took too long"
-	case connect.RestartConnect, connect.Conflict:
+	case client.RestartConnect, client.Conflict:
 		return "That did not work out"
-	case connect.CompletionInProgress:
+	case client.CompletionInProgress:
 		return "Still connecting"
-	case connect.WorkspaceChanged:
+	case client.WorkspaceChanged:
 		return "Another workspace was chosen"
-	case connect.ReconnectRequired:
+	case client.ReconnectRequired:
 		return "Prisma needs you to reconnect"
-	case connect.RefreshInProgress, connect.OperationInProgress:
+	case client.RefreshInProgress, client.OperationInProgress:
 		return "Still working on it"
-	case connect.DefaultDatabase:
+	case client.DefaultDatabase:
 		return "This is its project's default database"
-	case connect.QuotaExceeded:
+	case client.QuotaExceeded:
 		return "A limit is reached"
-	case connect.PrismaUnavailable:
+	case client.PrismaUnavailable:
 		return "Prisma does not answer at the moment"
-	case connect.NotFound:
+	case client.NotFound, client.MethodNotAllowed, client.IdempotencyConflict, client.OperationNotAllowed,
+		client.PrismaRefused, client.Internal:
 	}
 	return "The request failed"
 }
 
 // advice says what to do, where the server's detail need not.
-func advice(kind connect.Kind) string {
+func advice(kind client.Kind) string {
 	switch kind {
-	case connect.Expired, connect.RestartConnect, connect.Conflict:
+	case client.Expired, client.RestartConnect, client.Conflict:
 		return "Nothing was connected. Press Connect Prisma to start afresh."
-	case connect.CompletionInProgress:
+	case client.CompletionInProgress:
 		return "This page asks again by itself."
-	case connect.WorkspaceChanged:
+	case client.WorkspaceChanged:
 		return "Nothing was changed. Press Reconnect to choose again."
-	case connect.RefreshInProgress, connect.OperationInProgress:
+	case client.RefreshInProgress, client.OperationInProgress:
 		return "Try again in a moment."
-	case connect.DefaultDatabase:
+	case client.DefaultDatabase:
 		return "A project always keeps its default database: it goes only together with the project, in Prisma's console."
-	case connect.PrismaUnavailable:
+	case client.PrismaUnavailable:
 		return "Nothing is lost. Try again in a few minutes."
-	case connect.Unauthorized, connect.ForbiddenScope, connect.InvalidRequest, connect.InvalidValue,
-		connect.NotFound, connect.ReconnectRequired, connect.QuotaExceeded:
+	case client.Unauthorized, client.ForbiddenScope, client.InvalidRequest, client.InvalidValue,
+		client.NotFound, client.ReconnectRequired, client.QuotaExceeded, client.MethodNotAllowed,
+		client.IdempotencyConflict, client.OperationNotAllowed, client.PrismaRefused, client.Internal:
 	}
 	return ""
 }
