@@ -3,6 +3,7 @@
 GO            ?= go
 LINT_VERSION  := 2.15.0
 LINT          := bin/golangci-lint-$(LINT_VERSION)
+CONTRACT_LINT := .ci/contract-lint/node_modules/.package-lock.json
 # Packages under test, and further flags for go test: make test PKG=./internal/prisma/... TESTFLAGS=-v
 PKG           ?= ./...
 TESTFLAGS     ?=
@@ -10,7 +11,7 @@ TESTFLAGS     ?=
 ARGS          ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test drill screenshots lint fmt generate build tools compose-check clean
+.PHONY: help dev test drill screenshots lint fmt generate build tools contract-lint compose-check clean
 
 help: ## List these tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +57,9 @@ build: ## Build the server into bin/, static and without paths of this machine.
 tools: $(LINT) ## Build the linter and install what tests and compose-check need.
 	@.ci/packages postgres pgbouncer browser compiler node tools compose
 
+contract-lint: $(CONTRACT_LINT) ## Lint the contract of the API, api/openapi.yaml.
+	@node .ci/contract-lint/lint.mjs api/openapi.yaml
+
 compose-check: ## Check the compose file, with the simulator's profile and without.
 	@.ci/packages compose
 	docker-compose --env-file deploy/.env.example config --quiet
@@ -68,3 +72,8 @@ clean: ## Remove what the tasks built. The data of dev stays in .dev.
 $(LINT):
 	GOBIN=$(CURDIR)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINT_VERSION)
 	mv bin/golangci-lint $@
+
+$(CONTRACT_LINT): .ci/contract-lint/package-lock.json
+	@.ci/packages node
+	npm ci --prefix .ci/contract-lint --ignore-scripts --no-audit --no-fund
+	@touch $@
