@@ -21,7 +21,9 @@ var document []byte
 //
 //nolint:gochecknoglobals // the parsed form of embedded, constant bytes; never changed
 var load = sync.OnceValues(func() (*openapi3.T, error) {
-	doc, err := openapi3.NewLoader().LoadFromData(document)
+	loader := openapi3.NewLoader()
+	loader.IncludeOrigin = true // maps lose the order in which things are written; lines keep it
+	doc, err := loader.LoadFromData(document)
 	if err != nil {
 		return nil, fmt.Errorf("load the contract: %w", err)
 	}

@@ -7,7 +7,8 @@
 //
 // A page is chosen by the type of its view, so no template is named at a call
 // site. Pages need no JavaScript, hold no inline style or script and load
-// nothing but /static/: they work under
+// nothing but /static/: they work under the following, and the reference of the API,
+// which can do more with a script, under that with script-src and connect-src 'self'.
 //
 //	default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'
 //

@@ -75,6 +75,7 @@ func everyView() []View {
 		WorkspaceChangedPage{},
 		ProblemPage{},
 		ProblemIndexPage{},
+		ReferencePage{},
 		AdminSignInPage{},
 		AdminTenantsPage{},
 		AdminTenantPage{},

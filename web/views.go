@@ -59,9 +59,102 @@ type ProblemIndexPage struct {
 	Problems []ProblemPage
 }
 
+// ReferencePage is the reference of the API, made from its contract. It is whole without
+// scripts; with them, calls can be tried.
+type ReferencePage struct {
+	Title   string
+	Version string
+	Server  string // where the calls go, for reading
+	About   []Paragraph
+	Groups  []ReferenceGroup
+	Objects []ReferenceObject
+}
+
+// Paragraph is a paragraph, an item of a list, or a heading.
+type Paragraph struct {
+	Heading bool
+	Spans   []Span
+}
+
+// Span is a piece of text.
+type Span struct {
+	Text         string
+	Code, Strong bool
+}
+
+// ReferenceGroup is a chapter of operations.
+type ReferenceGroup struct {
+	ID         string // of the chapter in the page
+	Name       string
+	About      []Paragraph
+	Operations []ReferenceOperation
+}
+
+// ReferenceOperation is one call.
+type ReferenceOperation struct {
+	ID         string // of its section in the page
+	Method     string // in capitals
+	Path       string // with {names}
+	Summary    string
+	About      []Paragraph
+	Scope      string // what the key needs; "": any key will do
+	Parameters []ReferenceField
+	BodyType   string           // "": none is sent
+	Body       []ReferenceField // of a JSON body
+	Examples   []ReferenceExample
+	Answers    []ReferenceAnswer
+	Problems   []ReferenceProblem
+}
+
+// ReferenceField is a parameter of a call or a field of an object.
+type ReferenceField struct {
+	ID       string // of its input, when it can be tried
+	Name     string
+	In       string // "path", "query" or "header"; "" in an object
+	Type     string
+	Object   string // where the type is described; "" when Type says it all
+	Required bool
+	Several  bool // it stands for several segments of a path
+	About    []Span
+	Example  string
+}
+
+// ReferenceExample is a body.
+type ReferenceExample struct {
+	Name string // "": the only one
+	Text string
+}
+
+// ReferenceAnswer is a success.
+type ReferenceAnswer struct {
+	Status   string
+	About    []Span
+	Object   string // what lies under data; "": no body
+	ObjectID string
+	List     bool // a list of it
+	Headers  []string
+	Examples []ReferenceExample
+}
+
+// ReferenceProblem is an error that a call can answer.
+type ReferenceProblem struct {
+	Kind   string
+	Title  string
+	Status int
+}
+
+// ReferenceObject is something that answers hold.
+type ReferenceObject struct {
+	ID     string // of its section in the page
+	Name   string
+	About  []Paragraph
+	Fields []ReferenceField
+}
+
 func (ConnectPage) template() string          { return "connect" }
 func (MessagePage) template() string          { return "message" }
 func (ConnectedPage) template() string        { return "connected" }
 func (WorkspaceChangedPage) template() string { return "workspace_changed" }
 func (ProblemPage) template() string          { return "problem" }
 func (ProblemIndexPage) template() string     { return "problem_index" }
+func (ReferencePage) template() string        { return "reference" }

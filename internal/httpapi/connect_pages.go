@@ -33,9 +33,16 @@ func (s *Server) render(c echo.Context, code int, view web.View, referrer, formA
 	if err != nil {
 		return err
 	}
+	return sendPage(c, code, body, referrer, formAction)
+}
+
+// sendPage sends a page; further parts of the policy loosen it to what the page needs.
+func sendPage(c echo.Context, code int, body []byte, referrer, formAction string, further ...string) error {
 	header := c.Response().Header()
-	header.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; form-action "+formAction+
-		"; frame-ancestors 'none'; base-uri 'none'")
+	header.Set("Content-Security-Policy", strings.Join(append([]string{
+		"default-src 'none'", "style-src 'self'", "img-src 'self'", "form-action " + formAction,
+		"frame-ancestors 'none'", "base-uri 'none'",
+	}, further...), "; "))
 	header.Set("Referrer-Policy", referrer)
 	header.Set("X-Frame-Options", "DENY")
 	header.Set("Cross-Origin-Opener-Policy", "same-origin")

@@ -57,6 +57,9 @@ type Server struct {
 	limiter    *limits.Limiter
 	failures   *limits.Failures
 	draining   atomic.Bool
+
+	contractJSON []byte // GET /openapi.json
+	reference    []byte // GET /docs
 }
 
 // New builds the routes. An error is a contract that can't be served.
@@ -76,6 +79,9 @@ func New(cfg Config) (*Server, error) {
 	s.echo.IPExtractor = clientIP(cfg.TrustedHops)
 	s.echo.Pre(s.identify)
 	s.echo.Use(s.record, s.recoverPanics, refuseOddPaths)
+	if err := s.loadReference(); err != nil {
+		return nil, err
+	}
 	s.routes()
 	return s, nil
 }
@@ -102,6 +108,8 @@ func (s *Server) routes() {
 	// Everybody.
 	e.GET("/", s.front)
 	e.GET("/robots.txt", robots)
+	e.GET("/docs", s.showReference)
+	e.GET("/openapi.json", s.showContract)
 	e.GET("/problems", s.listProblems)
 	e.GET("/problems/:kind", s.showProblem)
 	e.Match([]string{http.MethodGet, http.MethodHead}, "/healthz", s.healthz)

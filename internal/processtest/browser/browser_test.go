@@ -38,6 +38,8 @@ func TestBrowser(t *testing.T) {
 		"keyboard alone":                keyboardAlone,
 		"dashboard":                     dashboard,
 		"dead ends":                     deadEnds,
+		"reference":                     reference,
+		"reference without JavaScript":  referenceWithoutScripts,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -301,4 +303,55 @@ func deadEnds(t *testing.T, d *processtest.Dev, b *tab) {
 	b.open(d.SimulatorURL + "/authorize?client_id=nobody&redirect_uri=http%3A%2F%2Flocalhost")
 	b.check("21-simulator-error")
 	b.messages.forgive("404 (Not Found)", "400 (Bad Request)")
+}
+
+// reference tries calls from the page of the API's reference, with the keyboard alone.
+func reference(t *testing.T, d *processtest.Dev, b *tab) {
+	t.Helper()
+	b.open(d.PublicURL + "/docs")
+	b.see("#key")
+	b.check("22-reference")
+	b.write("#key", d.APIKey)
+	call := func(id string, fields map[string]string) string {
+		t.Helper()
+		form := "article:has(#" + id + ") details.try"
+		b.click(form + " > summary")
+		for name, value := range fields {
+			b.write("#"+id+"-"+name, value)
+		}
+		b.focus(form + " button")
+		b.press(kb.Enter)
+		b.see(form + " output pre")
+		return b.text(form + " output")
+	}
+	if said := call("listRegions", nil); !strings.Contains(said, "answered 200") || !strings.Contains(said, "eu-central-1") {
+		t.Errorf("the regions: %s", said)
+	}
+	if said := call("listConnections", map[string]string{"limit": "0"}); !strings.Contains(said, "answered 400") || !strings.Contains(said, "invalid-request") {
+		t.Errorf("a bad limit: %s", said)
+	}
+	if said := call("getConnection", map[string]string{"connectionId": "a/../b"}); !strings.Contains(said, "a%2F..%2Fb answered 400") {
+		t.Errorf("an odd id: %s", said)
+	}
+	b.messages.forgive("400 (Bad Request)")
+	b.check("23-reference-tried")
+	// The key is in the field alone: nothing keeps it.
+	kept := evaluate[string](b, "JSON.stringify([localStorage, sessionStorage, document.cookie, location.href, history.state])")
+	if strings.Contains(kept, d.APIKey) {
+		t.Error("the page keeps the key")
+	}
+}
+
+// referenceWithoutScripts reads the reference where scripts don't run: all is there but
+// what would need one.
+func referenceWithoutScripts(t *testing.T, d *processtest.Dev, b *tab) {
+	t.Helper()
+	b.do("turn JavaScript off", call(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}))
+	b.open(d.PublicURL + "/docs")
+	b.says("article:has(#createDatabase)", "Idempotency-Key", "/v1/connections/{connectionId}/databases", "write", "shop")
+	if n := evaluate[int](b, "[...document.querySelectorAll('.try')].filter((e) => e.checkVisibility()).length"); n != 0 {
+		t.Errorf("%d parts that need a script are shown", n)
+	}
+	b.click("article:has(#createDatabase) details summary")
+	b.says("article:has(#createDatabase) details[open]", "201", "connectionString")
 }
