@@ -66,6 +66,7 @@ type refreshSettings struct {
 	Margin       time.Duration `env:"REFRESH_MARGIN" envDefault:"60s"`
 	RefusalAge   time.Duration `env:"REFRESH_REFUSAL_AGE" envDefault:"60s"`
 	CallerWait   time.Duration `env:"REFRESH_CALLER_WAIT" envDefault:"15s"`
+	Waiters      int           `env:"REFRESH_WAITERS" envDefault:"1000"`
 	Exchanges    int           `env:"REFRESH_EXCHANGES" envDefault:"8"`
 	Lease        time.Duration `env:"REFRESH_LEASE" envDefault:"180s"`
 	Dial         time.Duration `env:"REFRESH_DIAL" envDefault:"2s"`

@@ -56,6 +56,7 @@ func describeParseError(err error) error {
 func (s refreshSettings) tune() prisma.RefreshSettings {
 	return prisma.RefreshSettings{
 		Margin: s.Margin, RefreshFrom: s.From, RefreshTo: s.To, RefusalAge: s.RefusalAge, CallerWait: s.CallerWait,
+		Waiters:   s.Waiters,
 		SendGuard: s.SendGuard, Exchanges: s.Exchanges, Exchange: s.timeouts(), Write: s.Write, Stall: s.Stall,
 		Lease: s.Lease, WriteAttempt: s.WriteAttempt, SaveRetryFrom: s.SaveFrom, SaveRetryTo: s.SaveTo,
 		PollFrom: s.PollFrom, PollTo: s.PollTo, BackoffFrom: s.BackoffFrom, BackoffTo: s.BackoffTo,

@@ -88,6 +88,7 @@ func silent(own, callers context.Context, err error) error {
 type Scope struct {
 	Tenant    uuid.UUID     // uuid.Nil: none
 	Operator  bool          // every tenant's; for admin, jobs and commands
+	Durable   bool          // a commit survives a crash of the server, also where synchronous_commit is off
 	Lock      time.Duration // lock_timeout, default 2 s
 	Statement time.Duration // statement_timeout, default 5 s
 }
@@ -107,6 +108,9 @@ func (s Scope) begin() string {
 		lock.Milliseconds(), s.statement().Milliseconds(), idleInTransaction.Milliseconds())
 	if s.Operator {
 		query += "; SET LOCAL ROLE " + OperatorRole
+	}
+	if s.Durable { // and no less than it is, if the server waits for standbys
+		query += "; SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
 	}
 	if s.Tenant != uuid.Nil {
 		query += "; SET LOCAL app.tenant = '" + s.Tenant.String() + "'"

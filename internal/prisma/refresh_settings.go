@@ -28,6 +28,10 @@ type RefreshSettings struct {
 	// back; the refresh goes on. Default 15 s.
 	CallerWait time.Duration
 
+	// Waiters is how many callers may wait for one connection's refresh in this process;
+	// further ones are told to come back at once. Default 1,000.
+	Waiters int
+
 	// SendGuard is the most time between the start of a claim and the request. After
 	// a longer pause the lease is given back unused, because somebody else may think
 	// it ended. Default 5 s.
@@ -99,6 +103,7 @@ func (s RefreshSettings) WithDefaults() RefreshSettings {
 		RefreshTo:     cmp.Or(s.RefreshTo, 0.85),
 		RefusalAge:    cmp.Or(s.RefusalAge, time.Minute),
 		CallerWait:    cmp.Or(s.CallerWait, 15*time.Second),
+		Waiters:       cmp.Or(s.Waiters, 1000),
 		SendGuard:     cmp.Or(s.SendGuard, 5*time.Second),
 		Exchanges:     cmp.Or(s.Exchanges, 8),
 		Exchange:      s.Exchange.withDefaults(),
@@ -182,6 +187,9 @@ func (s RefreshSettings) Validate() error {
 	}
 	if s.Exchanges < 1 {
 		problems = append(problems, fmt.Errorf("exchanges must be at least 1, is %d", s.Exchanges))
+	}
+	if s.Waiters < 1 {
+		problems = append(problems, fmt.Errorf("waiters must be at least 1, is %d", s.Waiters))
 	}
 	if s.BreakerAfter < 1 {
 		problems = append(problems, fmt.Errorf("breaker must open after at least 1 failure, is %d", s.BreakerAfter))

@@ -22,6 +22,7 @@ func TestRefreshSettings(t *testing.T) {
 		"guard too long":     {prisma.RefreshSettings{SendGuard: 26 * time.Second}, "send guard"},
 		"attempt too long":   {prisma.RefreshSettings{WriteAttempt: 2 * time.Minute}, "write attempt"},
 		"negative":           {prisma.RefreshSettings{CallerWait: -1}, "caller wait must be positive"},
+		"no waiters":         {prisma.RefreshSettings{Waiters: -1}, "waiters"},
 		"no exchanges":       {prisma.RefreshSettings{Exchanges: -1}, "exchanges"},
 		"shares turned":      {prisma.RefreshSettings{RefreshFrom: 0.9, RefreshTo: 0.8}, "life"},
 		"share of all life":  {prisma.RefreshSettings{RefreshTo: 1}, "life"},

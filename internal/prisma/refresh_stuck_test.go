@@ -6,6 +6,8 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,6 +83,36 @@ func TestServedToItsEndWithoutAClient(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		if _, err := r.AccessToken(t.Context(), conn); fault.KindOf(err) != fault.ReconnectRequired {
 			t.Errorf("AccessToken() after the end: %v", err)
+		}
+	})
+}
+
+// TestWaitersAreBounded: a storm on one connection holds no more callers than it may; the
+// others are told at once to come back.
+func TestWaitersAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStorage(t, pair("r", 2*time.Hour))
+		server := newAuthServer(time.Second, "r")
+		r := newRefresher(t, server, func(c *prisma.RefresherConfig) { c.Settings.Waiters = 10 })
+		var callers sync.WaitGroup
+		var served, sentAway atomic.Int32
+		for range 50 {
+			callers.Go(func() {
+				began := now()
+				switch _, err := r.AccessToken(t.Context(), connection("c", s)); {
+				case err == nil:
+					served.Add(1)
+				case fault.KindOf(err) == fault.RefreshInProgress && now().Equal(began):
+					sentAway.Add(1)
+				default:
+					t.Errorf("AccessToken() after %s: %v", now().Sub(began), err)
+				}
+			})
+		}
+		callers.Wait()
+		if calls, _, _ := server.counts(); served.Load() != 10 || sentAway.Load() != 40 || calls != 1 {
+			t.Errorf("%d served and %d sent away with %d exchanges, want 10, 40 and 1", served.Load(), sentAway.Load(), calls)
 		}
 	})
 }

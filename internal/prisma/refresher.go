@@ -259,8 +259,11 @@ func (r *Refresher) start(ctx context.Context, conn Connection, o order) <-chan 
 
 // wait begins or joins the connection's refresh and waits for its end, within limits.
 func (r *Refresher) wait(ctx context.Context, conn Connection, o order) (Tokens, error) {
-	r.slots.want(conn.Key)
+	waiting := r.slots.want(conn.Key)
 	defer r.slots.unwant(conn.Key)
+	if waiting > r.settings.Waiters {
+		return Tokens{}, errInProgress()
+	}
 	timeout := time.NewTimer(r.settings.CallerWait)
 	defer timeout.Stop()
 	select {

@@ -49,7 +49,7 @@ func newSlots(places int) *slots {
 
 // want notes that a caller waits for the connection's refresh; unwant must follow. A
 // refresh that was queued ahead of need moves up.
-func (s *slots) want(key string) {
+func (s *slots) want(key string) (callers int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.wanted[key]++
@@ -58,6 +58,7 @@ func (s *slots) want(key string) {
 		w.queue = &w.share.callers
 		w.place = w.queue.PushBack(w)
 	}
+	return s.wanted[key]
 }
 
 // unwant ends what want began.

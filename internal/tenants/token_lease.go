@@ -24,9 +24,10 @@ const suspectMargin = 60 * time.Second
 const forcedPause = 60 * time.Second
 
 // claimScope bounds what a claim may wait: a lock that is not free within a
-// second belongs to somebody who is about to say that there is nothing to do.
+// second belongs to somebody who is about to say that there is nothing to do. An intent
+// must not be forgotten by a crash of the server.
 func (t *TokenStorage) claimScope() postgres.Scope {
-	return postgres.Scope{Tenant: t.tenant.UUID, Lock: time.Second, Statement: 2 * time.Second}
+	return postgres.Scope{Tenant: t.tenant.UUID, Durable: true, Lock: time.Second, Statement: 2 * time.Second}
 }
 
 // Claim implements prisma.RefreshLease: it takes the refresh lease if the refresh
@@ -201,7 +202,7 @@ func (t *TokenStorage) Save(ctx context.Context, claim prisma.Claim, fresh prism
 	if err != nil {
 		return err
 	}
-	scope := postgres.Scope{Tenant: t.tenant.UUID, Lock: 5 * time.Second, Statement: 10 * time.Second}
+	scope := postgres.Scope{Tenant: t.tenant.UUID, Durable: true, Lock: 5 * time.Second, Statement: 10 * time.Second}
 	recovered := false
 	err = postgres.InTx(ctx, t.store.tokenPool, scope, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `
