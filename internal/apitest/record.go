@@ -315,7 +315,8 @@ func (r *record) shownSecrets(e exchange) []string {
 			handOver = e.method == http.MethodPost && e.status == http.StatusCreated && e.path == "/v1/connect-sessions" ||
 				e.status == http.StatusConflict || e.path == "/connect/"+text
 		case "connection string":
-			handOver = e.method == http.MethodPost && e.status == http.StatusCreated
+			handOver = e.method == http.MethodPost && (e.status == http.StatusCreated ||
+				e.status == http.StatusOK && strings.HasSuffix(e.path, "/rotate"))
 		}
 		if !handOver {
 			found = append(found, "shows a secret ("+kind+")")

@@ -126,7 +126,9 @@ func TestWrongMethodsAreTold(t *testing.T) {
 	methods["/healthz"] = []string{http.MethodGet, http.MethodHead}
 	tried := 0
 	for path, allowed := range methods {
-		filled, _ := route{path: path}.fill(map[string]string{"sessionId": "cs_x", "connectionId": "cnx_x", "databaseId": "db_x", "token": "x"})
+		filled, _ := route{path: path}.fill(map[string]string{
+			"sessionId": "cs_x", "connectionId": "cnx_x", "databaseId": "db_x", "projectId": "proj_x", "credentialsId": "con_x", "token": "x",
+		})
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "get", "BREW"} {
 			if slices.Contains(allowed, method) {
 				continue

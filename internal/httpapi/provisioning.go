@@ -20,6 +20,16 @@ type Provisioning interface {
 	GetDatabase(ctx context.Context, tenant tenants.TenantID, connection tenants.ConnectionID, id string) (provisioning.Database, error)
 	DeleteDatabase(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, connection tenants.ConnectionID, id string) error
 	CreateCredentials(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, connection tenants.ConnectionID, databaseID string, in provisioning.NewCredentials) (provisioning.Created[provisioning.Credentials], error)
+	GetProject(ctx context.Context, tenant tenants.TenantID, connection tenants.ConnectionID, id string) (provisioning.Project, error)
+	UpdateProject(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, connection tenants.ConnectionID, id, name string) (provisioning.Project, error)
+	DeleteProject(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, connection tenants.ConnectionID, id string) error
+	UpdateDatabase(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, connection tenants.ConnectionID, id, name string) (provisioning.Database, error)
+	ListBackups(ctx context.Context, tenant tenants.TenantID, connection tenants.ConnectionID, databaseID string, limit int) (provisioning.Backups, error)
+	RestoreDatabase(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, connection tenants.ConnectionID, id string, in provisioning.Restore) (provisioning.Created[provisioning.Database], error)
+	Usage(ctx context.Context, tenant tenants.TenantID, connection tenants.ConnectionID, databaseID string, in provisioning.Period) (provisioning.Usage, error)
+	ListCredentials(ctx context.Context, tenant tenants.TenantID, connection tenants.ConnectionID, databaseID string, page provisioning.Page) (provisioning.List[provisioning.Credentials], error)
+	RotateCredentials(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, connection tenants.ConnectionID, databaseID, id, key string) (provisioning.Created[provisioning.Credentials], error)
+	DeleteCredentials(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, connection tenants.ConnectionID, databaseID, id string) error
 	Regions(ctx context.Context, tenant tenants.TenantID) ([]provisioning.Region, error)
 }
 
@@ -170,25 +180,59 @@ func (h handlers) DeleteDatabase(ctx context.Context, r contract.DeleteDatabaseR
 	return contract.DeleteDatabase204Response{}, nil
 }
 
-// CreateCredentials serves POST /v1/connections/{connectionId}/databases/{databaseId}/credentials.
-func (h handlers) CreateCredentials(ctx context.Context, r contract.CreateCredentialsRequestObject,
-) (contract.CreateCredentialsResponseObject, error) {
+// GetProject serves GET /v1/connections/{connectionId}/projects/{projectId}.
+func (h handlers) GetProject(ctx context.Context, r contract.GetProjectRequestObject,
+) (contract.GetProjectResponseObject, error) {
 	id, err := connectionID(r.ConnectionID)
 	if err != nil {
 		return nil, err
 	}
-	made, err := h.cfg.Provisioning.CreateCredentials(ctx, actorOf(ctx), tenantOf(ctx), id, r.DatabaseID,
-		provisioning.NewCredentials{Name: r.Body.Name, IdempotencyKey: deref(r.Params.IdempotencyKey)})
+	project, err := h.cfg.Provisioning.GetProject(ctx, tenantOf(ctx), id, r.ProjectID)
 	if err != nil {
 		return nil, err
 	}
-	return contract.CreateCredentials201JSONResponse{
-		Body: contract.CredentialsAnswer{Data: contract.Credentials{
-			ID: made.Resource.ID, Name: orNull(made.Resource.Name), ConnectionString: orNull(made.Resource.ConnectionString),
-			SecretExpired: orNull(made.SecretExpired),
-		}},
-		Headers: contract.CreateCredentials201ResponseHeaders{IdempotentReplayed: orNull(made.Replayed)},
-	}, nil
+	return contract.GetProject200JSONResponse{Data: projectOf(project)}, nil
+}
+
+// UpdateProject serves PATCH /v1/connections/{connectionId}/projects/{projectId}.
+func (h handlers) UpdateProject(ctx context.Context, r contract.UpdateProjectRequestObject,
+) (contract.UpdateProjectResponseObject, error) {
+	id, err := connectionID(r.ConnectionID)
+	if err != nil {
+		return nil, err
+	}
+	project, err := h.cfg.Provisioning.UpdateProject(ctx, actorOf(ctx), tenantOf(ctx), id, r.ProjectID, r.Body.Name)
+	if err != nil {
+		return nil, err
+	}
+	return contract.UpdateProject200JSONResponse{Data: projectOf(project)}, nil
+}
+
+// DeleteProject serves DELETE /v1/connections/{connectionId}/projects/{projectId}.
+func (h handlers) DeleteProject(ctx context.Context, r contract.DeleteProjectRequestObject,
+) (contract.DeleteProjectResponseObject, error) {
+	id, err := connectionID(r.ConnectionID)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.cfg.Provisioning.DeleteProject(ctx, actorOf(ctx), tenantOf(ctx), id, r.ProjectID); err != nil {
+		return nil, err
+	}
+	return contract.DeleteProject204Response{}, nil
+}
+
+// UpdateDatabase serves PATCH /v1/connections/{connectionId}/databases/{databaseId}.
+func (h handlers) UpdateDatabase(ctx context.Context, r contract.UpdateDatabaseRequestObject,
+) (contract.UpdateDatabaseResponseObject, error) {
+	id, err := connectionID(r.ConnectionID)
+	if err != nil {
+		return nil, err
+	}
+	database, err := h.cfg.Provisioning.UpdateDatabase(ctx, actorOf(ctx), tenantOf(ctx), id, r.DatabaseID, r.Body.Name)
+	if err != nil {
+		return nil, err
+	}
+	return contract.UpdateDatabase200JSONResponse{Data: databaseOf(database)}, nil
 }
 
 // ListRegions serves GET /v1/regions.

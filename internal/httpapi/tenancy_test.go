@@ -34,10 +34,17 @@ func apiRoutes(t *testing.T, w *apitest.World) []route {
 
 // body is a body that the route accepts, nil when it takes none.
 func (r route) body() any {
+	if r.method == http.MethodPatch {
+		return map[string]string{"name": "store"}
+	}
 	if r.method != http.MethodPost {
 		return nil
 	}
 	switch {
+	case strings.HasSuffix(r.path, "/rotate"):
+		return nil
+	case strings.HasSuffix(r.path, "/restore"):
+		return map[string]string{"backupId": "bak_x"}
 	case strings.HasSuffix(r.path, "/check"):
 		return nil
 	case strings.HasSuffix(r.path, "/complete"):
@@ -86,12 +93,24 @@ func TestATenantNeverSeesAnothers(t *testing.T) {
 	owner, stranger := w.Tenant, w.NewTenant(t, "Stranger", nil)
 	session, code := w.Return(t, owner, "ada", workspaceA, nil)
 	connection := apitest.Data[apitest.Connection](t, w.Complete(t, owner.Key, session, code, "ada"))
-	database := apitest.Data[struct{ ID string }](t, w.Call(t, owner.Key, http.MethodPost,
+	database := apitest.Data[struct {
+		ID, ProjectID string
+		Credentials   struct{ ID string }
+	}](t, w.Call(t, owner.Key, http.MethodPost,
 		"/v1/connections/"+connection.ID+"/databases", map[string]string{"name": "shop", "region": "us-east-1"}))
 
-	foreign := map[string]string{"sessionId": session, "connectionId": connection.ID, "databaseId": database.ID}
-	unknown := map[string]string{"sessionId": changed(session), "connectionId": changed(connection.ID), "databaseId": "db_unknown"}
-	malformed := map[string]string{"sessionId": "cs_1' OR 1=1", "connectionId": "cnx_x", "databaseId": "..x"}
+	foreign := map[string]string{
+		"sessionId": session, "connectionId": connection.ID, "databaseId": database.ID,
+		"projectId": database.ProjectID, "credentialsId": database.Credentials.ID,
+	}
+	unknown := map[string]string{
+		"sessionId": changed(session), "connectionId": changed(connection.ID), "databaseId": "db_unknown",
+		"projectId": "proj_unknown", "credentialsId": "con_unknown",
+	}
+	malformed := map[string]string{
+		"sessionId": "cs_1' OR 1=1", "connectionId": "cnx_x", "databaseId": "..x",
+		"projectId": "..x", "credentialsId": "..x",
+	}
 	requests := w.Sim.Ledger(t).Counters.APIRequests
 	tried := 0
 	for _, r := range apiRoutes(t, w) {
@@ -133,7 +152,7 @@ func TestEachRouteWantsItsScope(t *testing.T) {
 	t.Parallel()
 	w := apitest.New(t)
 	connection := w.Connect(t, w.Tenant, "ada", workspaceA)
-	ids := map[string]string{"sessionId": "cs_x", "connectionId": connection.ID, "databaseId": "db_x"}
+	ids := map[string]string{"sessionId": "cs_x", "connectionId": connection.ID, "databaseId": "db_x", "projectId": "proj_x", "credentialsId": "con_x"}
 	keys := map[tenants.Scope]string{}
 	for _, scope := range tenants.AllScopes() {
 		keys[scope] = w.NewKey(t, w.Tenant.ID, scope)
@@ -172,7 +191,7 @@ func TestUnknownParametersAndFieldsAreRefused(t *testing.T) {
 	t.Parallel()
 	w := apitest.New(t)
 	connection := w.Connect(t, w.Tenant, "ada", workspaceA)
-	ids := map[string]string{"sessionId": changed(connection.ID), "connectionId": connection.ID, "databaseId": "db_x"}
+	ids := map[string]string{"sessionId": changed(connection.ID), "connectionId": connection.ID, "databaseId": "db_x", "projectId": "proj_x", "credentialsId": "con_x"}
 	ids["sessionId"] = w.CreateSession(t, w.Tenant, "ada", nil).ID
 	parameters, fields := 0, 0
 	for _, r := range apiRoutes(t, w) {

@@ -1,6 +1,7 @@
 package provisioning
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -47,8 +48,8 @@ func (s *Service) RotateCredentials(ctx context.Context, by tenants.Actor, tenan
 	})
 }
 
-// RestoreDatabase puts a database back to one of its backups: what was written since is
-// lost, its credentials stay. The database is "recovering" when it answers.
+// RestoreDatabase puts a database back to a backup, its own or another's of the workspace:
+// what it holds is lost, its credentials stay. The database is "recovering" when it answers.
 //
 // A restore is sent once an attempt. After a lost answer the database itself tells
 // whether it was begun; when it can't, because it held that backup's content before,
@@ -61,7 +62,10 @@ func (s *Service) RestoreDatabase(ctx context.Context, by tenants.Actor, tenant 
 ) (Created[Database], error) {
 	bad := newRefusal()
 	if !tenants.IsLabel(in.BackupID, maxName) {
-		bad = bad.WithField("/backupId", "Use the id of a backup of this database.")
+		bad = bad.WithField("/backupId", "Use the id of a backup.")
+	}
+	if in.SourceID != "" && !isID(databasePrefix, in.SourceID) {
+		bad = bad.WithField("/sourceDatabaseId", "Use the id of a database.")
 	}
 	if err := refusal(bad); err != nil {
 		return Created[Database]{}, err
@@ -69,12 +73,13 @@ func (s *Service) RestoreDatabase(ctx context.Context, by tenants.Actor, tenant 
 	if err := checkID(databasePrefix, id); err != nil {
 		return Created[Database]{}, err
 	}
+	in.SourceID = cmp.Or(in.SourceID, id)
 	return create(ctx, s, by, creation[Database]{
 		at: scope{tenant, connection}, kind: tenants.OperationRestoreDatabase, key: in.IdempotencyKey,
-		asked:   []string{bare(databasePrefix, id), in.BackupID},
+		asked:   []string{bare(databasePrefix, id), bare(databasePrefix, in.SourceID), in.BackupID},
 		request: request{DatabaseID: id},
 		make: func(ctx context.Context, r *run) (Database, tenants.Made, error) {
-			restored, err := r.restore(ctx, id, in.BackupID)
+			restored, err := r.restore(ctx, id, in)
 			if err != nil {
 				return Database{}, tenants.Made{}, err
 			}
@@ -85,18 +90,18 @@ func (s *Service) RestoreDatabase(ctx context.Context, by tenants.Actor, tenant 
 }
 
 // restore begins a restore once. Its error is an *unfinished.
-func (r *run) restore(ctx context.Context, id, backupID string) (Database, error) {
+func (r *run) restore(ctx context.Context, id string, in Restore) (Database, error) {
 	before, _ := requestOf(r.op)
 	if !r.mayExist() {
 		database, err := r.database(ctx, id)
 		if err != nil {
 			return Database{}, r.fails(err)
 		}
-		before.Again = restoredFrom(database, backupID)
+		before.Again = restoredFrom(database, in.BackupID)
 		if err := r.note(ctx, before); err != nil {
 			return Database{}, r.fails(err)
 		}
-	} else if database, begun, err := r.findRestore(ctx, id, backupID, before.Again, r.service.patience); err != nil || begun {
+	} else if database, begun, err := r.findRestore(ctx, id, in.BackupID, before.Again, r.service.patience); err != nil || begun {
 		if err != nil {
 			err = r.fails(err)
 		}
@@ -105,7 +110,7 @@ func (r *run) restore(ctx context.Context, id, backupID string) (Database, error
 	restored, err := send(ctx, r, tenants.OutgoingCall{Operation: "restoreDatabase", Target: id},
 		func(ctx context.Context, client *prisma.Client) (Database, error) {
 			answer, err := client.RestoreDatabase(ctx, id, managementapi.RestoreDatabaseRequest{
-				Source: managementapi.BackupSource{Type: managementapi.BackupSourceTypeBackup, DatabaseID: id, BackupID: backupID},
+				Source: managementapi.BackupSource{Type: managementapi.BackupSourceTypeBackup, DatabaseID: in.SourceID, BackupID: in.BackupID},
 			})
 			return restoredOf(answer), err
 		})
@@ -119,7 +124,7 @@ func (r *run) restore(ctx context.Context, id, backupID string) (Database, error
 		return Database{}, r.fails(err)
 	case unknown:
 	}
-	if database, begun, lookErr := r.findRestore(ctx, id, backupID, before.Again, r.service.patience); lookErr == nil && begun {
+	if database, begun, lookErr := r.findRestore(ctx, id, in.BackupID, before.Again, r.service.patience); lookErr == nil && begun {
 		return database, nil
 	}
 	return Database{}, r.unclear(err)

@@ -120,7 +120,8 @@ type Backups struct {
 
 // Restore says what to restore.
 type Restore struct {
-	BackupID       string // of the database itself
+	BackupID       string
+	SourceID       string // the database that the backup is of; "": the one that is restored
 	IdempotencyKey string // as in NewProject
 }
 

@@ -123,6 +123,30 @@ func (e DisconnectionIntegration) Valid() bool {
 	}
 }
 
+// Backup defines model for Backup.
+type Backup struct {
+	CreatedAt time.Time `json:"createdAt"`
+	ID        string    `json:"id"`
+
+	// Size In bytes; null while unknown.
+	Size *int64 `json:"size"`
+
+	// Status `running`, `completed`, `failed` or `unknown`. More may come.
+	Status string `json:"status"`
+
+	// Type `full`, `incremental` or `differential`. More may come.
+	Type string `json:"type"`
+}
+
+// BackupList defines model for BackupList.
+type BackupList struct {
+	Data       []Backup   `json:"data"`
+	Pagination Pagination `json:"pagination"`
+
+	// RetentionDays How many days Prisma keeps a backup.
+	RetentionDays int `json:"retentionDays"`
+}
+
 // CompleteConnectSessionRequest defines model for CompleteConnectSessionRequest.
 type CompleteConnectSessionRequest struct {
 	// CompletionCode What your return URL was given.
@@ -262,6 +286,19 @@ type CredentialsAnswer struct {
 	Data Credentials `json:"data"`
 }
 
+// CredentialsList defines model for CredentialsList.
+type CredentialsList struct {
+	Data       []CredentialsSummary `json:"data"`
+	Pagination Pagination           `json:"pagination"`
+}
+
+// CredentialsSummary defines model for CredentialsSummary.
+type CredentialsSummary struct {
+	CreatedAt time.Time `json:"createdAt"`
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+}
+
 // Database defines model for Database.
 type Database struct {
 	CreatedAt   time.Time    `json:"createdAt"`
@@ -390,6 +427,48 @@ type RegionList struct {
 	Pagination Pagination `json:"pagination"`
 }
 
+// RestoreDatabaseRequest defines model for RestoreDatabaseRequest.
+type RestoreDatabaseRequest struct {
+	// BackupID The id of a backup.
+	BackupID string `json:"backupId"`
+
+	// SourceDatabaseID The database that the backup is of; default the one that is restored.
+	SourceDatabaseID *string `json:"sourceDatabaseId,omitempty"`
+}
+
+// UpdateDatabaseRequest defines model for UpdateDatabaseRequest.
+type UpdateDatabaseRequest struct {
+	// Name 1 to 255 printable characters, without spaces around them.
+	Name Name `json:"name"`
+}
+
+// UpdateProjectRequest defines model for UpdateProjectRequest.
+type UpdateProjectRequest struct {
+	// Name 1 to 255 printable characters, without spaces around them.
+	Name Name `json:"name"`
+}
+
+// Usage defines model for Usage.
+type Usage struct {
+	// GeneratedAt When Prisma counted.
+	GeneratedAt time.Time `json:"generatedAt"`
+
+	// Operations Database operations in the period.
+	Operations int64 `json:"operations"`
+	Period     struct {
+		End   time.Time `json:"end"`
+		Start time.Time `json:"start"`
+	} `json:"period"`
+
+	// StorageGiB Storage in GiB.
+	StorageGiB float64 `json:"storageGiB"`
+}
+
+// UsageAnswer defines model for UsageAnswer.
+type UsageAnswer struct {
+	Data Usage `json:"data"`
+}
+
 // Workspace defines model for Workspace.
 type Workspace struct {
 	ID string `json:"id"`
@@ -464,10 +543,46 @@ type CreateDatabaseParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ListBackupsParams defines parameters for ListBackups.
+type ListBackupsParams struct {
+	// Limit How many items a page has at most.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ListCredentialsParams defines parameters for ListCredentials.
+type ListCredentialsParams struct {
+	// Cursor The `nextCursor` of the page before, with the same filters. Without it the list begins.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many items a page has at most.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // CreateCredentialsParams defines parameters for CreateCredentials.
 type CreateCredentialsParams struct {
 	// IdempotencyKey Your name for this call, such as an order number: 1 to 255 printable ASCII characters, bare or in double quotes.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RotateCredentialsParams defines parameters for RotateCredentials.
+type RotateCredentialsParams struct {
+	// IdempotencyKey Your name for this call, such as an order number: 1 to 255 printable ASCII characters, bare or in double quotes.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RestoreDatabaseParams defines parameters for RestoreDatabase.
+type RestoreDatabaseParams struct {
+	// IdempotencyKey Your name for this call, such as an order number: 1 to 255 printable ASCII characters, bare or in double quotes.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// GetUsageParams defines parameters for GetUsage.
+type GetUsageParams struct {
+	// StartDate Where the period begins, RFC 3339.
+	StartDate *time.Time `form:"startDate,omitempty" json:"startDate,omitempty"`
+
+	// EndDate Where the period ends, RFC 3339; not before `startDate`.
+	EndDate *time.Time `form:"endDate,omitempty" json:"endDate,omitempty"`
 }
 
 // ListProjectsParams defines parameters for ListProjects.
@@ -494,11 +609,20 @@ type CompleteConnectSessionJSONRequestBody = CompleteConnectSessionRequest
 // CreateDatabaseJSONRequestBody defines body for CreateDatabase for application/json ContentType.
 type CreateDatabaseJSONRequestBody = CreateDatabaseRequest
 
+// UpdateDatabaseJSONRequestBody defines body for UpdateDatabase for application/json ContentType.
+type UpdateDatabaseJSONRequestBody = UpdateDatabaseRequest
+
 // CreateCredentialsJSONRequestBody defines body for CreateCredentials for application/json ContentType.
 type CreateCredentialsJSONRequestBody = CreateCredentialsRequest
 
+// RestoreDatabaseJSONRequestBody defines body for RestoreDatabase for application/json ContentType.
+type RestoreDatabaseJSONRequestBody = RestoreDatabaseRequest
+
 // CreateProjectJSONRequestBody defines body for CreateProject for application/json ContentType.
 type CreateProjectJSONRequestBody = CreateProjectRequest
+
+// UpdateProjectJSONRequestBody defines body for UpdateProject for application/json ContentType.
+type UpdateProjectJSONRequestBody = UpdateProjectRequest
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
@@ -535,15 +659,45 @@ type ServerInterface interface {
 	// GetDatabase Read a database
 	// (GET /v1/connections/{connectionId}/databases/{databaseId})
 	GetDatabase(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID) error
+	// UpdateDatabase Rename a database
+	// (PATCH /v1/connections/{connectionId}/databases/{databaseId})
+	UpdateDatabase(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID) error
+	// ListBackups List backups
+	// (GET /v1/connections/{connectionId}/databases/{databaseId}/backups)
+	ListBackups(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID, params ListBackupsParams) error
+	// ListCredentials List credentials
+	// (GET /v1/connections/{connectionId}/databases/{databaseId}/credentials)
+	ListCredentials(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID, params ListCredentialsParams) error
 	// CreateCredentials Create credentials
 	// (POST /v1/connections/{connectionId}/databases/{databaseId}/credentials)
 	CreateCredentials(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID, params CreateCredentialsParams) error
+	// DeleteCredentials Delete credentials
+	// (DELETE /v1/connections/{connectionId}/databases/{databaseId}/credentials/{credentialsId})
+	DeleteCredentials(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID, credentialsID CredentialsID) error
+	// RotateCredentials Rotate credentials
+	// (POST /v1/connections/{connectionId}/databases/{databaseId}/credentials/{credentialsId}/rotate)
+	RotateCredentials(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID, credentialsID CredentialsID, params RotateCredentialsParams) error
+	// RestoreDatabase Restore a backup
+	// (POST /v1/connections/{connectionId}/databases/{databaseId}/restore)
+	RestoreDatabase(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID, params RestoreDatabaseParams) error
+	// GetUsage Read a database's usage
+	// (GET /v1/connections/{connectionId}/databases/{databaseId}/usage)
+	GetUsage(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID, params GetUsageParams) error
 	// ListProjects List projects
 	// (GET /v1/connections/{connectionId}/projects)
 	ListProjects(ctx echo.Context, connectionID ConnectionID, params ListProjectsParams) error
 	// CreateProject Create a project
 	// (POST /v1/connections/{connectionId}/projects)
 	CreateProject(ctx echo.Context, connectionID ConnectionID, params CreateProjectParams) error
+	// DeleteProject Delete a project
+	// (DELETE /v1/connections/{connectionId}/projects/{projectId})
+	DeleteProject(ctx echo.Context, connectionID ConnectionID, projectID ProjectID) error
+	// GetProject Read a project
+	// (GET /v1/connections/{connectionId}/projects/{projectId})
+	GetProject(ctx echo.Context, connectionID ConnectionID, projectID ProjectID) error
+	// UpdateProject Rename a project
+	// (PATCH /v1/connections/{connectionId}/projects/{projectId})
+	UpdateProject(ctx echo.Context, connectionID ConnectionID, projectID ProjectID) error
 	// ListRegions List regions
 	// (GET /v1/regions)
 	ListRegions(ctx echo.Context) error
@@ -821,6 +975,103 @@ func (w *ServerInterfaceWrapper) GetDatabase(ctx echo.Context) error {
 	return err
 }
 
+// UpdateDatabase converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateDatabase(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "connectionId" -------------
+	var connectionID ConnectionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "connectionId", ctx.Param("connectionId"), &connectionID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter connectionId: %s", err))
+	}
+
+	// ------------- Path parameter "databaseId" -------------
+	var databaseID DatabaseID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "databaseId", ctx.Param("databaseId"), &databaseID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter databaseId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateDatabase(ctx, connectionID, databaseID)
+	return err
+}
+
+// ListBackups converts echo context to params.
+func (w *ServerInterfaceWrapper) ListBackups(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "connectionId" -------------
+	var connectionID ConnectionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "connectionId", ctx.Param("connectionId"), &connectionID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter connectionId: %s", err))
+	}
+
+	// ------------- Path parameter "databaseId" -------------
+	var databaseID DatabaseID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "databaseId", ctx.Param("databaseId"), &databaseID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter databaseId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListBackupsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListBackups(ctx, connectionID, databaseID, params)
+	return err
+}
+
+// ListCredentials converts echo context to params.
+func (w *ServerInterfaceWrapper) ListCredentials(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "connectionId" -------------
+	var connectionID ConnectionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "connectionId", ctx.Param("connectionId"), &connectionID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter connectionId: %s", err))
+	}
+
+	// ------------- Path parameter "databaseId" -------------
+	var databaseID DatabaseID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "databaseId", ctx.Param("databaseId"), &databaseID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter databaseId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListCredentialsParams
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListCredentials(ctx, connectionID, databaseID, params)
+	return err
+}
+
 // CreateCredentials converts echo context to params.
 func (w *ServerInterfaceWrapper) CreateCredentials(ctx echo.Context) error {
 	var err error
@@ -862,6 +1113,174 @@ func (w *ServerInterfaceWrapper) CreateCredentials(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.CreateCredentials(ctx, connectionID, databaseID, params)
+	return err
+}
+
+// DeleteCredentials converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteCredentials(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "connectionId" -------------
+	var connectionID ConnectionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "connectionId", ctx.Param("connectionId"), &connectionID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter connectionId: %s", err))
+	}
+
+	// ------------- Path parameter "databaseId" -------------
+	var databaseID DatabaseID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "databaseId", ctx.Param("databaseId"), &databaseID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter databaseId: %s", err))
+	}
+
+	// ------------- Path parameter "credentialsId" -------------
+	var credentialsID CredentialsID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "credentialsId", ctx.Param("credentialsId"), &credentialsID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter credentialsId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteCredentials(ctx, connectionID, databaseID, credentialsID)
+	return err
+}
+
+// RotateCredentials converts echo context to params.
+func (w *ServerInterfaceWrapper) RotateCredentials(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "connectionId" -------------
+	var connectionID ConnectionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "connectionId", ctx.Param("connectionId"), &connectionID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter connectionId: %s", err))
+	}
+
+	// ------------- Path parameter "databaseId" -------------
+	var databaseID DatabaseID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "databaseId", ctx.Param("databaseId"), &databaseID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter databaseId: %s", err))
+	}
+
+	// ------------- Path parameter "credentialsId" -------------
+	var credentialsID CredentialsID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "credentialsId", ctx.Param("credentialsId"), &credentialsID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter credentialsId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RotateCredentialsParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RotateCredentials(ctx, connectionID, databaseID, credentialsID, params)
+	return err
+}
+
+// RestoreDatabase converts echo context to params.
+func (w *ServerInterfaceWrapper) RestoreDatabase(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "connectionId" -------------
+	var connectionID ConnectionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "connectionId", ctx.Param("connectionId"), &connectionID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter connectionId: %s", err))
+	}
+
+	// ------------- Path parameter "databaseId" -------------
+	var databaseID DatabaseID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "databaseId", ctx.Param("databaseId"), &databaseID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter databaseId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RestoreDatabaseParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RestoreDatabase(ctx, connectionID, databaseID, params)
+	return err
+}
+
+// GetUsage converts echo context to params.
+func (w *ServerInterfaceWrapper) GetUsage(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "connectionId" -------------
+	var connectionID ConnectionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "connectionId", ctx.Param("connectionId"), &connectionID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter connectionId: %s", err))
+	}
+
+	// ------------- Path parameter "databaseId" -------------
+	var databaseID DatabaseID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "databaseId", ctx.Param("databaseId"), &databaseID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter databaseId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetUsageParams
+	// ------------- Optional query parameter "startDate" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "startDate", ctx.QueryParams(), &params.StartDate, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter startDate: %s", err))
+	}
+
+	// ------------- Optional query parameter "endDate" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "endDate", ctx.QueryParams(), &params.EndDate, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter endDate: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetUsage(ctx, connectionID, databaseID, params)
 	return err
 }
 
@@ -933,6 +1352,78 @@ func (w *ServerInterfaceWrapper) CreateProject(ctx echo.Context) error {
 	return err
 }
 
+// DeleteProject converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteProject(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "connectionId" -------------
+	var connectionID ConnectionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "connectionId", ctx.Param("connectionId"), &connectionID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter connectionId: %s", err))
+	}
+
+	// ------------- Path parameter "projectId" -------------
+	var projectID ProjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "projectId", ctx.Param("projectId"), &projectID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter projectId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteProject(ctx, connectionID, projectID)
+	return err
+}
+
+// GetProject converts echo context to params.
+func (w *ServerInterfaceWrapper) GetProject(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "connectionId" -------------
+	var connectionID ConnectionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "connectionId", ctx.Param("connectionId"), &connectionID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter connectionId: %s", err))
+	}
+
+	// ------------- Path parameter "projectId" -------------
+	var projectID ProjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "projectId", ctx.Param("projectId"), &projectID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter projectId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetProject(ctx, connectionID, projectID)
+	return err
+}
+
+// UpdateProject converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateProject(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "connectionId" -------------
+	var connectionID ConnectionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "connectionId", ctx.Param("connectionId"), &connectionID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter connectionId: %s", err))
+	}
+
+	// ------------- Path parameter "projectId" -------------
+	var projectID ProjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "projectId", ctx.Param("projectId"), &projectID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter projectId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateProject(ctx, connectionID, projectID)
+	return err
+}
+
 // ListRegions converts echo context to params.
 func (w *ServerInterfaceWrapper) ListRegions(ctx echo.Context) error {
 	var err error
@@ -1000,9 +1491,19 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/connections/:connectionId/databases", wrapper.CreateDatabase, options.OperationMiddlewares["createDatabase"]...)
 	router.DELETE(options.BaseURL+"/v1/connections/:connectionId/databases/:databaseId", wrapper.DeleteDatabase, options.OperationMiddlewares["deleteDatabase"]...)
 	router.GET(options.BaseURL+"/v1/connections/:connectionId/databases/:databaseId", wrapper.GetDatabase, options.OperationMiddlewares["getDatabase"]...)
+	router.PATCH(options.BaseURL+"/v1/connections/:connectionId/databases/:databaseId", wrapper.UpdateDatabase, options.OperationMiddlewares["updateDatabase"]...)
+	router.GET(options.BaseURL+"/v1/connections/:connectionId/databases/:databaseId/backups", wrapper.ListBackups, options.OperationMiddlewares["listBackups"]...)
+	router.GET(options.BaseURL+"/v1/connections/:connectionId/databases/:databaseId/credentials", wrapper.ListCredentials, options.OperationMiddlewares["listCredentials"]...)
 	router.POST(options.BaseURL+"/v1/connections/:connectionId/databases/:databaseId/credentials", wrapper.CreateCredentials, options.OperationMiddlewares["createCredentials"]...)
+	router.DELETE(options.BaseURL+"/v1/connections/:connectionId/databases/:databaseId/credentials/:credentialsId", wrapper.DeleteCredentials, options.OperationMiddlewares["deleteCredentials"]...)
+	router.POST(options.BaseURL+"/v1/connections/:connectionId/databases/:databaseId/credentials/:credentialsId/rotate", wrapper.RotateCredentials, options.OperationMiddlewares["rotateCredentials"]...)
+	router.POST(options.BaseURL+"/v1/connections/:connectionId/databases/:databaseId/restore", wrapper.RestoreDatabase, options.OperationMiddlewares["restoreDatabase"]...)
+	router.GET(options.BaseURL+"/v1/connections/:connectionId/databases/:databaseId/usage", wrapper.GetUsage, options.OperationMiddlewares["getUsage"]...)
 	router.GET(options.BaseURL+"/v1/connections/:connectionId/projects", wrapper.ListProjects, options.OperationMiddlewares["listProjects"]...)
 	router.POST(options.BaseURL+"/v1/connections/:connectionId/projects", wrapper.CreateProject, options.OperationMiddlewares["createProject"]...)
+	router.DELETE(options.BaseURL+"/v1/connections/:connectionId/projects/:projectId", wrapper.DeleteProject, options.OperationMiddlewares["deleteProject"]...)
+	router.GET(options.BaseURL+"/v1/connections/:connectionId/projects/:projectId", wrapper.GetProject, options.OperationMiddlewares["getProject"]...)
+	router.PATCH(options.BaseURL+"/v1/connections/:connectionId/projects/:projectId", wrapper.UpdateProject, options.OperationMiddlewares["updateProject"]...)
 	router.GET(options.BaseURL+"/v1/regions", wrapper.ListRegions, options.OperationMiddlewares["listRegions"]...)
 
 }
@@ -1270,6 +1771,78 @@ func (response GetDatabase200JSONResponse) VisitGetDatabaseResponse(w http.Respo
 	return err
 }
 
+type UpdateDatabaseRequestObject struct {
+	ConnectionID ConnectionID `json:"connectionId"`
+	DatabaseID   DatabaseID   `json:"databaseId"`
+	Body         *UpdateDatabaseJSONRequestBody
+}
+
+type UpdateDatabaseResponseObject interface {
+	VisitUpdateDatabaseResponse(w http.ResponseWriter) error
+}
+
+type UpdateDatabase200JSONResponse DatabaseAnswer
+
+func (response UpdateDatabase200JSONResponse) VisitUpdateDatabaseResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListBackupsRequestObject struct {
+	ConnectionID ConnectionID `json:"connectionId"`
+	DatabaseID   DatabaseID   `json:"databaseId"`
+	Params       ListBackupsParams
+}
+
+type ListBackupsResponseObject interface {
+	VisitListBackupsResponse(w http.ResponseWriter) error
+}
+
+type ListBackups200JSONResponse BackupList
+
+func (response ListBackups200JSONResponse) VisitListBackupsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCredentialsRequestObject struct {
+	ConnectionID ConnectionID `json:"connectionId"`
+	DatabaseID   DatabaseID   `json:"databaseId"`
+	Params       ListCredentialsParams
+}
+
+type ListCredentialsResponseObject interface {
+	VisitListCredentialsResponse(w http.ResponseWriter) error
+}
+
+type ListCredentials200JSONResponse CredentialsList
+
+func (response ListCredentials200JSONResponse) VisitListCredentialsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type CreateCredentialsRequestObject struct {
 	ConnectionID ConnectionID `json:"connectionId"`
 	DatabaseID   DatabaseID   `json:"databaseId"`
@@ -1301,6 +1874,118 @@ func (response CreateCredentials201JSONResponse) VisitCreateCredentialsResponse(
 		w.Header().Set("Idempotent-Replayed", fmt.Sprint(*response.Headers.IdempotentReplayed))
 	}
 	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteCredentialsRequestObject struct {
+	ConnectionID  ConnectionID  `json:"connectionId"`
+	DatabaseID    DatabaseID    `json:"databaseId"`
+	CredentialsID CredentialsID `json:"credentialsId"`
+}
+
+type DeleteCredentialsResponseObject interface {
+	VisitDeleteCredentialsResponse(w http.ResponseWriter) error
+}
+
+type DeleteCredentials204Response struct {
+}
+
+func (response DeleteCredentials204Response) VisitDeleteCredentialsResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RotateCredentialsRequestObject struct {
+	ConnectionID  ConnectionID  `json:"connectionId"`
+	DatabaseID    DatabaseID    `json:"databaseId"`
+	CredentialsID CredentialsID `json:"credentialsId"`
+	Params        RotateCredentialsParams
+}
+
+type RotateCredentialsResponseObject interface {
+	VisitRotateCredentialsResponse(w http.ResponseWriter) error
+}
+
+type RotateCredentials200ResponseHeaders struct {
+	IdempotentReplayed *bool
+}
+
+type RotateCredentials200JSONResponse struct {
+	Body    CredentialsAnswer
+	Headers RotateCredentials200ResponseHeaders
+}
+
+func (response RotateCredentials200JSONResponse) VisitRotateCredentialsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.IdempotentReplayed != nil {
+		w.Header().Set("Idempotent-Replayed", fmt.Sprint(*response.Headers.IdempotentReplayed))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RestoreDatabaseRequestObject struct {
+	ConnectionID ConnectionID `json:"connectionId"`
+	DatabaseID   DatabaseID   `json:"databaseId"`
+	Params       RestoreDatabaseParams
+	Body         *RestoreDatabaseJSONRequestBody
+}
+
+type RestoreDatabaseResponseObject interface {
+	VisitRestoreDatabaseResponse(w http.ResponseWriter) error
+}
+
+type RestoreDatabase202ResponseHeaders struct {
+	IdempotentReplayed *bool
+}
+
+type RestoreDatabase202JSONResponse struct {
+	Body    DatabaseAnswer
+	Headers RestoreDatabase202ResponseHeaders
+}
+
+func (response RestoreDatabase202JSONResponse) VisitRestoreDatabaseResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.IdempotentReplayed != nil {
+		w.Header().Set("Idempotent-Replayed", fmt.Sprint(*response.Headers.IdempotentReplayed))
+	}
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageRequestObject struct {
+	ConnectionID ConnectionID `json:"connectionId"`
+	DatabaseID   DatabaseID   `json:"databaseId"`
+	Params       GetUsageParams
+}
+
+type GetUsageResponseObject interface {
+	VisitGetUsageResponse(w http.ResponseWriter) error
+}
+
+type GetUsage200JSONResponse UsageAnswer
+
+func (response GetUsage200JSONResponse) VisitGetUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -1362,6 +2047,70 @@ func (response CreateProject201JSONResponse) VisitCreateProjectResponse(w http.R
 	return err
 }
 
+type DeleteProjectRequestObject struct {
+	ConnectionID ConnectionID `json:"connectionId"`
+	ProjectID    ProjectID    `json:"projectId"`
+}
+
+type DeleteProjectResponseObject interface {
+	VisitDeleteProjectResponse(w http.ResponseWriter) error
+}
+
+type DeleteProject204Response struct {
+}
+
+func (response DeleteProject204Response) VisitDeleteProjectResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetProjectRequestObject struct {
+	ConnectionID ConnectionID `json:"connectionId"`
+	ProjectID    ProjectID    `json:"projectId"`
+}
+
+type GetProjectResponseObject interface {
+	VisitGetProjectResponse(w http.ResponseWriter) error
+}
+
+type GetProject200JSONResponse ProjectAnswer
+
+func (response GetProject200JSONResponse) VisitGetProjectResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateProjectRequestObject struct {
+	ConnectionID ConnectionID `json:"connectionId"`
+	ProjectID    ProjectID    `json:"projectId"`
+	Body         *UpdateProjectJSONRequestBody
+}
+
+type UpdateProjectResponseObject interface {
+	VisitUpdateProjectResponse(w http.ResponseWriter) error
+}
+
+type UpdateProject200JSONResponse ProjectAnswer
+
+func (response UpdateProject200JSONResponse) VisitUpdateProjectResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListRegionsRequestObject struct {
 }
 
@@ -1418,15 +2167,45 @@ type StrictServerInterface interface {
 	// GetDatabase Read a database
 	// (GET /v1/connections/{connectionId}/databases/{databaseId})
 	GetDatabase(ctx context.Context, request GetDatabaseRequestObject) (GetDatabaseResponseObject, error)
+	// UpdateDatabase Rename a database
+	// (PATCH /v1/connections/{connectionId}/databases/{databaseId})
+	UpdateDatabase(ctx context.Context, request UpdateDatabaseRequestObject) (UpdateDatabaseResponseObject, error)
+	// ListBackups List backups
+	// (GET /v1/connections/{connectionId}/databases/{databaseId}/backups)
+	ListBackups(ctx context.Context, request ListBackupsRequestObject) (ListBackupsResponseObject, error)
+	// ListCredentials List credentials
+	// (GET /v1/connections/{connectionId}/databases/{databaseId}/credentials)
+	ListCredentials(ctx context.Context, request ListCredentialsRequestObject) (ListCredentialsResponseObject, error)
 	// CreateCredentials Create credentials
 	// (POST /v1/connections/{connectionId}/databases/{databaseId}/credentials)
 	CreateCredentials(ctx context.Context, request CreateCredentialsRequestObject) (CreateCredentialsResponseObject, error)
+	// DeleteCredentials Delete credentials
+	// (DELETE /v1/connections/{connectionId}/databases/{databaseId}/credentials/{credentialsId})
+	DeleteCredentials(ctx context.Context, request DeleteCredentialsRequestObject) (DeleteCredentialsResponseObject, error)
+	// RotateCredentials Rotate credentials
+	// (POST /v1/connections/{connectionId}/databases/{databaseId}/credentials/{credentialsId}/rotate)
+	RotateCredentials(ctx context.Context, request RotateCredentialsRequestObject) (RotateCredentialsResponseObject, error)
+	// RestoreDatabase Restore a backup
+	// (POST /v1/connections/{connectionId}/databases/{databaseId}/restore)
+	RestoreDatabase(ctx context.Context, request RestoreDatabaseRequestObject) (RestoreDatabaseResponseObject, error)
+	// GetUsage Read a database's usage
+	// (GET /v1/connections/{connectionId}/databases/{databaseId}/usage)
+	GetUsage(ctx context.Context, request GetUsageRequestObject) (GetUsageResponseObject, error)
 	// ListProjects List projects
 	// (GET /v1/connections/{connectionId}/projects)
 	ListProjects(ctx context.Context, request ListProjectsRequestObject) (ListProjectsResponseObject, error)
 	// CreateProject Create a project
 	// (POST /v1/connections/{connectionId}/projects)
 	CreateProject(ctx context.Context, request CreateProjectRequestObject) (CreateProjectResponseObject, error)
+	// DeleteProject Delete a project
+	// (DELETE /v1/connections/{connectionId}/projects/{projectId})
+	DeleteProject(ctx context.Context, request DeleteProjectRequestObject) (DeleteProjectResponseObject, error)
+	// GetProject Read a project
+	// (GET /v1/connections/{connectionId}/projects/{projectId})
+	GetProject(ctx context.Context, request GetProjectRequestObject) (GetProjectResponseObject, error)
+	// UpdateProject Rename a project
+	// (PATCH /v1/connections/{connectionId}/projects/{projectId})
+	UpdateProject(ctx context.Context, request UpdateProjectRequestObject) (UpdateProjectResponseObject, error)
 	// ListRegions List regions
 	// (GET /v1/regions)
 	ListRegions(ctx context.Context, request ListRegionsRequestObject) (ListRegionsResponseObject, error)
@@ -1791,6 +2570,109 @@ func (sh *strictHandler) GetDatabase(ctx echo.Context, connectionID ConnectionID
 	return nil
 }
 
+// UpdateDatabase operation middleware
+func (sh *strictHandler) UpdateDatabase(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID) error {
+	var request UpdateDatabaseRequestObject
+
+	request.ConnectionID = connectionID
+	request.DatabaseID = databaseID
+
+	var body UpdateDatabaseJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateDatabase(ctx.Request().Context(), request.(UpdateDatabaseRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateDatabase")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateDatabaseResponseObject); ok {
+		return validResponse.VisitUpdateDatabaseResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListBackups operation middleware
+func (sh *strictHandler) ListBackups(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID, params ListBackupsParams) error {
+	var request ListBackupsRequestObject
+
+	request.ConnectionID = connectionID
+	request.DatabaseID = databaseID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListBackups(ctx.Request().Context(), request.(ListBackupsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListBackups")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListBackupsResponseObject); ok {
+		return validResponse.VisitListBackupsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListCredentials operation middleware
+func (sh *strictHandler) ListCredentials(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID, params ListCredentialsParams) error {
+	var request ListCredentialsRequestObject
+
+	request.ConnectionID = connectionID
+	request.DatabaseID = databaseID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListCredentials(ctx.Request().Context(), request.(ListCredentialsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListCredentials")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListCredentialsResponseObject); ok {
+		return validResponse.VisitListCredentialsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // CreateCredentials operation middleware
 func (sh *strictHandler) CreateCredentials(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID, params CreateCredentialsParams) error {
 	var request CreateCredentialsRequestObject
@@ -1835,6 +2717,138 @@ func (sh *strictHandler) CreateCredentials(ctx echo.Context, connectionID Connec
 		return err
 	} else if validResponse, ok := response.(CreateCredentialsResponseObject); ok {
 		return validResponse.VisitCreateCredentialsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteCredentials operation middleware
+func (sh *strictHandler) DeleteCredentials(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID, credentialsID CredentialsID) error {
+	var request DeleteCredentialsRequestObject
+
+	request.ConnectionID = connectionID
+	request.DatabaseID = databaseID
+	request.CredentialsID = credentialsID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteCredentials(ctx.Request().Context(), request.(DeleteCredentialsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteCredentials")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteCredentialsResponseObject); ok {
+		return validResponse.VisitDeleteCredentialsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RotateCredentials operation middleware
+func (sh *strictHandler) RotateCredentials(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID, credentialsID CredentialsID, params RotateCredentialsParams) error {
+	var request RotateCredentialsRequestObject
+
+	request.ConnectionID = connectionID
+	request.DatabaseID = databaseID
+	request.CredentialsID = credentialsID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RotateCredentials(ctx.Request().Context(), request.(RotateCredentialsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RotateCredentials")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RotateCredentialsResponseObject); ok {
+		return validResponse.VisitRotateCredentialsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RestoreDatabase operation middleware
+func (sh *strictHandler) RestoreDatabase(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID, params RestoreDatabaseParams) error {
+	var request RestoreDatabaseRequestObject
+
+	request.ConnectionID = connectionID
+	request.DatabaseID = databaseID
+	request.Params = params
+
+	var body RestoreDatabaseJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RestoreDatabase(ctx.Request().Context(), request.(RestoreDatabaseRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RestoreDatabase")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RestoreDatabaseResponseObject); ok {
+		return validResponse.VisitRestoreDatabaseResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetUsage operation middleware
+func (sh *strictHandler) GetUsage(ctx echo.Context, connectionID ConnectionID, databaseID DatabaseID, params GetUsageParams) error {
+	var request GetUsageRequestObject
+
+	request.ConnectionID = connectionID
+	request.DatabaseID = databaseID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUsage(ctx.Request().Context(), request.(GetUsageRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUsage")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetUsageResponseObject); ok {
+		return validResponse.VisitGetUsageResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -1910,6 +2924,107 @@ func (sh *strictHandler) CreateProject(ctx echo.Context, connectionID Connection
 		return err
 	} else if validResponse, ok := response.(CreateProjectResponseObject); ok {
 		return validResponse.VisitCreateProjectResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteProject operation middleware
+func (sh *strictHandler) DeleteProject(ctx echo.Context, connectionID ConnectionID, projectID ProjectID) error {
+	var request DeleteProjectRequestObject
+
+	request.ConnectionID = connectionID
+	request.ProjectID = projectID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteProject(ctx.Request().Context(), request.(DeleteProjectRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteProject")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteProjectResponseObject); ok {
+		return validResponse.VisitDeleteProjectResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetProject operation middleware
+func (sh *strictHandler) GetProject(ctx echo.Context, connectionID ConnectionID, projectID ProjectID) error {
+	var request GetProjectRequestObject
+
+	request.ConnectionID = connectionID
+	request.ProjectID = projectID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetProject(ctx.Request().Context(), request.(GetProjectRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetProject")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetProjectResponseObject); ok {
+		return validResponse.VisitGetProjectResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateProject operation middleware
+func (sh *strictHandler) UpdateProject(ctx echo.Context, connectionID ConnectionID, projectID ProjectID) error {
+	var request UpdateProjectRequestObject
+
+	request.ConnectionID = connectionID
+	request.ProjectID = projectID
+
+	var body UpdateProjectJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateProject(ctx.Request().Context(), request.(UpdateProjectRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateProject")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateProjectResponseObject); ok {
+		return validResponse.VisitUpdateProjectResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
