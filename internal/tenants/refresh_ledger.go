@@ -83,6 +83,7 @@ type ledgerRow struct {
 	attempt     int64 // the sequence of the begun that it ends; 0: none
 	lateRetry   bool
 	leaseUntil  *time.Time // of a begun: until when nobody may present the token again; nil: not said
+	headSealed  bool       // whoever wrote it sealed the end of the chain; not so before version 17 of the schema
 	replica     uuid.UUID
 	at          time.Time // by the database's clock, to the microsecond
 	fingerprint []byte    // of the pair's refresh token; nil: none, or not known
@@ -113,6 +114,9 @@ func (r *ledgerRow) message(c chain, previous []byte) [][]byte {
 	if r.leaseUntil != nil { // rows of earlier versions have none, and are proven as they were
 		parts = append(parts, appendNumbers(nil, r.leaseUntil.UnixMicro()))
 	}
+	if r.headSealed { // nor do those say this
+		parts = append(parts, []byte("head sealed"))
+	}
 	return parts
 }
 
@@ -133,6 +137,7 @@ type ledgerHead struct {
 	mac        []byte // nil: the chain is empty
 	generation int64  // the generation that the chain accounts for
 	refresh    []byte // the stored refresh token, sealed; nil: none
+	seal       []byte // of where the chain ends, only read to verify; nil: none
 }
 
 const selectLedgerHead = `
@@ -167,15 +172,15 @@ func (c chain) lockLedgerHead(ctx context.Context, tx pgx.Tx) (ledgerHead, error
 const appendRow = `
 	WITH entry AS (
 		INSERT INTO refresh_ledger (tenant_id, connection_id, sequence, entry, generation, attempt, late_retry,
-			replica, at, fingerprint, key_id, mac, lease_until)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $14))
-	UPDATE connections SET ledger_count = $3, ledger_head = $12, ledger_generation = $13
+			replica, at, fingerprint, key_id, mac, lease_until, head_sealed)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $14, true))
+	UPDATE connections SET ledger_count = $3, ledger_head = $12, ledger_generation = $13, ledger_seal = $15
 	WHERE tenant_id = $1 AND id = $2`
 
 // chainRow signs the next row of the chain, moves head behind it, and returns the
 // arguments of appendRow.
 func (s *Store) chainRow(head *ledgerHead, row ledgerRow, refresh string) ([]any, error) {
-	row.sequence, row.replica, row.key = head.count+1, s.replica, s.keyset.FingerprintKey()
+	row.sequence, row.replica, row.key, row.headSealed = head.count+1, s.replica, s.keyset.FingerprintKey(), true
 	if row.at.IsZero() {
 		row.at = head.now
 	}
@@ -193,9 +198,12 @@ func (s *Store) chainRow(head *ledgerHead, row ledgerRow, refresh string) ([]any
 	if row.entry.moves() {
 		head.generation = row.generation
 	}
+	if head.seal, err = s.sealHead(head); err != nil {
+		return nil, err
+	}
 	return []any{
 		head.tenant, head.id, row.sequence, row.entry, row.generation, row.attempt, row.lateRetry,
-		row.replica, row.at, row.fingerprint, int64(row.key), row.mac, head.generation, row.leaseUntil,
+		row.replica, row.at, row.fingerprint, int64(row.key), row.mac, head.generation, row.leaseUntil, head.seal,
 	}, nil
 }
 

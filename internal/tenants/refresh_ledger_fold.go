@@ -189,12 +189,12 @@ func (s *Store) replayUntil(ctx context.Context, tx pgx.Tx, c chain, until int64
 	return old.sequence, r.fold(), nil
 }
 
-const rowColumns = `sequence, entry, generation, attempt, late_retry, replica, at, fingerprint, key_id, mac, lease_until`
+const rowColumns = `sequence, entry, generation, attempt, late_retry, replica, at, fingerprint, key_id, mac, lease_until, head_sealed`
 
 func (r *ledgerRow) targets() []any {
 	return []any{
 		&r.sequence, &r.entry, &r.generation, &r.attempt, &r.lateRetry, &r.replica, &r.at,
-		&r.fingerprint, &r.key, &r.mac, &r.leaseUntil,
+		&r.fingerprint, &r.key, &r.mac, &r.leaseUntil, &r.headSealed,
 	}
 }
 

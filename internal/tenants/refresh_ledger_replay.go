@@ -38,6 +38,7 @@ type replay struct {
 	sequence    int64 // of the last row
 	folded      int64 // of the last row in the fold; 0: there is none
 	head        []byte
+	sealed      bool  // whoever wrote the last row sealed the end of the chain
 	generation  int64 // of the pair that is stored
 	fingerprint []byte
 	key         uint32
@@ -74,7 +75,7 @@ func (r *replay) next(row ledgerRow) {
 		r.report(row.sequence, "the row was altered, or is not of this connection: "+err.Error())
 		r.lost = true
 	}
-	r.sequence, r.head = row.sequence, row.mac
+	r.sequence, r.head, r.sealed = row.sequence, row.mac, row.headSealed
 	r.counts[row.entry]++
 	switch {
 	case row.entry == entryBegun:

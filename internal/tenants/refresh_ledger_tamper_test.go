@@ -48,6 +48,7 @@ func TestTamperingIsFound(t *testing.T) {
 		"fingerprint": `UPDATE refresh_ledger SET fingerprint = set_byte(fingerprint, 3, get_byte(fingerprint, 3) # 1)` + ofIt,
 		"no print":    `UPDATE refresh_ledger SET fingerprint = NULL` + ofIt,
 		"key_id":      `UPDATE refresh_ledger SET key_id = key_id # 1` + ofIt,
+		"head_sealed": `UPDATE refresh_ledger SET head_sealed = NOT head_sealed` + ofIt,
 		"mac":         `UPDATE refresh_ledger SET mac = set_byte(mac, 31, get_byte(mac, 31) # 1)` + ofIt,
 	}
 	tests := map[string]struct{ sql, want string }{
@@ -73,6 +74,10 @@ func TestTamperingIsFound(t *testing.T) {
 			WITH gone AS (DELETE FROM refresh_ledger WHERE connection_id = $1 AND sequence > 5)
 			UPDATE connections c SET ledger_count = 5, ledger_generation = 3, ledger_head = l.mac
 			FROM refresh_ledger l WHERE c.id = $1 AND l.connection_id = c.id AND l.sequence = 5`, "generation 4 is stored"},
+		"the seal is gone":    {`UPDATE connections SET ledger_seal = NULL WHERE id = $1`, "has no seal"},
+		"the seal is altered": {`UPDATE connections SET ledger_seal = set_byte(ledger_seal, 35, get_byte(ledger_seal, 35) # 1) WHERE id = $1`, "its seal of where the chain ends was altered"},
+		"the seal is of another chain": {`UPDATE connections c SET ledger_seal = o.ledger_seal FROM connections o
+			WHERE c.id = $1 AND o.id <> c.id`, "its seal of where the chain ends was altered"},
 		"no ledger at all": {`
 			WITH gone AS (DELETE FROM refresh_ledger WHERE connection_id = $1), too AS (DELETE FROM ledger_checkpoint_entries)
 			UPDATE connections SET ledger_count = 0, ledger_head = NULL, ledger_generation = 0 WHERE id = $1`, "has no ledger"},
@@ -104,6 +109,61 @@ func TestTamperingIsFound(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The newest rows, which no checkpoint has seen, can't be cut off either: what the
+// connection's row said before them can be read from the chain, but for its seal.
+func TestCutTailIsFound(t *testing.T) {
+	t.Parallel()
+	const cut = `
+		WITH gone AS (DELETE FROM refresh_ledger WHERE connection_id = $1 AND sequence > 7)
+		UPDATE connections c SET ledger_count = 7, ledger_head = l.mac `
+	const from = ` FROM refresh_ledger l WHERE c.id = $1 AND l.connection_id = c.id AND l.sequence = 7`
+	for name, tc := range map[string]struct{ sql, want string }{
+		"without a seal":           {cut + from, "was set back: it has no seal"},
+		"with the later seal":      {cut + `, ledger_seal = c.ledger_seal || ''::bytea` + from, "was set back: it has no seal"},
+		"with that of another row": {cut + `, ledger_seal = (SELECT o.ledger_seal FROM connections o WHERE o.id <> c.id)` + from, "was set back, or its seal"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, _ := openLedgered(t)
+			l.due(t) // an attempt that does not end
+			l.proven(t)
+			l.sql(t, tc.sql, l.id)
+			l.found(t, tc.want)
+		})
+	}
+	t.Run("past the trigger", func(t *testing.T) {
+		t.Parallel()
+		l, _ := openLedgered(t)
+		l.due(t)
+		l.sql(t, `ALTER TABLE connections DISABLE TRIGGER unseal_ledger`)
+		l.sql(t, cut+from, l.id)
+		l.found(t, "was set back, or its seal")
+	})
+}
+
+// While both versions run, the one before moves the end of a chain and does not seal it.
+// That is no finding, and this version's next row is followed by a seal again.
+func TestVersionBeforeSealsNothing(t *testing.T) {
+	t.Parallel()
+	l, _ := openLedgered(t)
+	sealed := func() bool {
+		return one[bool](t, l.service, `SELECT ledger_seal IS NOT NULL FROM connections WHERE id = $1`, l.id)
+	}
+	if !sealed() {
+		t.Fatal("the chain's end has no seal")
+	}
+	ok(t, l.AppendUnsealed(t.Context(), l.owner, l.id))
+	if sealed() {
+		t.Error("the seal outlived a write that did not know it")
+	}
+	l.proven(t)
+	l.exchange(t, "5")
+	if !sealed() {
+		t.Error("the next row came without a seal")
+	}
+	l.proven(t)
 }
 
 // A row or a whole chain is good in its own place alone.

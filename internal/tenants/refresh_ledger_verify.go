@@ -124,7 +124,7 @@ func (v *verifier) chains(ctx context.Context, tx pgx.Tx) error {
 	page := &chainsPage{verifier: v}
 	for {
 		rows, err := tx.Query(ctx, `
-			SELECT tenant_id, id, generation, ledger_count, ledger_head, ledger_generation FROM connections
+			SELECT tenant_id, id, generation, ledger_count, ledger_head, ledger_generation, ledger_seal FROM connections
 			WHERE (tenant_id, id) > ($1::uuid, $2::uuid)
 			  AND ($3::uuid IS NULL OR tenant_id = $3) AND ($4::uuid IS NULL OR id = $4)
 			ORDER BY tenant_id, id LIMIT $5`,
@@ -134,7 +134,7 @@ func (v *verifier) chains(ctx context.Context, tx pgx.Tx) error {
 		}
 		heads, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (ledgerHead, error) {
 			var h ledgerHead
-			err := row.Scan(&h.tenant, &h.id, &h.stored, &h.count, &h.mac, &h.generation)
+			err := row.Scan(&h.tenant, &h.id, &h.stored, &h.count, &h.mac, &h.generation, &h.seal)
 			return h, err
 		})
 		if err != nil {
@@ -310,6 +310,9 @@ func (p *chainsPage) finish() {
 		r.report(0, fmt.Sprintf("the connection's row counts %d rows, and the chain ends at %d", head.count, r.sequence))
 	case !bytes.Equal(head.mac, r.head):
 		r.report(0, "the connection's row has another head than the chain")
+	}
+	if wrong := head.checkSeal(p.store.keyset, r.sealed); wrong != "" {
+		r.report(0, wrong)
 	}
 	switch {
 	case r.lost:
