@@ -25,6 +25,7 @@ var definers = map[string]string{
 	"app.grant_is_shared(text,text,uuid)":           "boolean",
 	"app.prune_checkpoint_entries()":                "bigint",
 	"app.schema_version()":                          "bigint",
+	"app.wal_position()":                            "bigint",
 }
 
 // Those that act across tenants are the operator's.

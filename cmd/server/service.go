@@ -162,7 +162,7 @@ func (s *service) build() error {
 	}
 	s.store, err = tenants.NewStore(tenants.Config{
 		Pool: s.pool, TokenPool: s.tokenPool, Keyset: keyset, SharedClient: s.cfg.sharedClient(),
-		Environment: s.cfg.Environment, Hold: s.cfg.Refresh.Hold, Now: time.Now, Logger: s.log,
+		Environment: s.cfg.Environment, Hold: s.cfg.Refresh.Hold, Now: time.Now, Logger: s.log, FenceDir: s.cfg.SpoolDir,
 		LeaseFor: s.cfg.Refresh.lease(), Leeway: s.cfg.Refresh.Leeway, Late: s.cfg.Refresh.tune().Late,
 	})
 	if err != nil {

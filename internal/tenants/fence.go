@@ -149,6 +149,14 @@ func (s *Store) look(ctx context.Context, tx pgx.Tx) (sight, error) {
 	if seen.standby {
 		return seen, errStandby // what it lacks may still come
 	}
+	if known.startedAt.IsZero() { // its first look, or the first one after it found writes lost
+		behind, err := s.marks.behind(ctx, tx, seen)
+		if err != nil {
+			return seen, err
+		}
+		s.fence.remember(seen, known, behind)
+		return seen, nil
+	}
 	if !known.mustAsk(seen) {
 		s.fence.remember(seen, known, false)
 		return seen, nil

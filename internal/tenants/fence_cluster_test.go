@@ -22,6 +22,7 @@ type moving struct {
 
 	at  *server
 	now *testClock
+	dir string // of the marks; "": none are kept
 }
 
 // openMoving returns a connection whose late retry would be due.
@@ -48,7 +49,7 @@ func openMoving(t *testing.T, c *cluster) *moving {
 func (m *moving) process(t *testing.T, s *service) *tenants.Store {
 	t.Helper()
 	return s.store(t, tenants.Config{
-		Pool: openMovable(t, s.db.AppURL, m.at), Hold: failoverHold, Now: m.now.Now, Environment: "test",
+		Pool: openMovable(t, s.db.AppURL, m.at), Hold: failoverHold, Now: m.now.Now, Environment: "test", FenceDir: m.dir,
 	})
 }
 
@@ -308,5 +309,85 @@ func (m *moving) wantNothingSent(t *testing.T, c *cluster, database string) {
 	ok(t, err)
 	if tokens.Access != "access-of-exchange-1" {
 		t.Errorf("%s: accepted, AccessToken() = %v", database, tokens)
+	}
+}
+
+// The database's disk is put back to an earlier state while no replica runs: the same
+// cluster on the same timeline, with tokens that were all used since. What earlier
+// processes left on their own disk tells.
+func TestDiskPutBack(t *testing.T) {
+	t.Parallel()
+	for name, after := range map[string]func(t *testing.T, m *moving, c *cluster){
+		"started at once": func(*testing.T, *moving, *cluster) {},
+		"the log is longer than it was, by others' work": func(t *testing.T, m *moving, c *cluster) {
+			t.Helper()
+			position := func() int64 { return one[int64](t, m.service, `SELECT app.wal_position()`) }
+			for at := position(); position() < at+4<<20; {
+				c.sql("postgres", `DROP TABLE IF EXISTS work`, `CREATE TABLE work AS SELECT generate_series(1, 50000) AS n`)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := primary(t)
+			m := openMoving(t, c)
+			m.dir = t.TempDir()
+			earlier := m.process(t, m.service)
+			m.beat(t, earlier)
+			restart := func(how syscall.Signal, between func()) {
+				c.stop(how)
+				between()
+				c.start()
+				m.move(c)
+			}
+			snapshot := filepath.Join(c.home, "snapshot")
+			restart(syscall.SIGINT, func() { c.run("cp", "-a", c.data(), snapshot) })
+			m.beat(t, earlier)
+			m.save(t, earlier, "2")
+			m.beat(t, earlier)
+			restart(syscall.SIGQUIT, func() {}) // a crash loses nothing
+			goesOn := m.process(t, m.service)
+			m.beat(t, goesOn)
+			if !m.may(t, goesOn) {
+				t.Fatal("token requests are stopped after a crash that lost nothing")
+			}
+			m.beat(t, goesOn) // its mark stands for the earlier ones
+
+			restart(syscall.SIGINT, func() {
+				c.run("rm", "-r", c.data())
+				c.run("mv", snapshot, c.data())
+			})
+			after(t, m, c)
+			started := []*tenants.Store{m.process(t, m.service), m.process(t, m.service)}
+			for range 3 {
+				for _, store := range started {
+					if m.may(t, store) {
+						t.Error("a spent token may be sent")
+					}
+					m.beat(t, store)
+					m.now.advance(failoverHold)
+				}
+			}
+			if got := m.decisions(t); got != "first_use writes_lost" {
+				t.Errorf("decisions = %q", got)
+			}
+			again := m.process(t, m.service)
+			if m.may(t, again) {
+				t.Error("a spent token may be sent by one that was started later")
+			}
+
+			seen, err := again.Fence(t.Context())
+			ok(t, err)
+			ok(t, again.AcceptFence(t.Context(), tenants.System(), seen))
+			for _, store := range append(started, again, m.process(t, m.service)) {
+				m.beat(t, store)
+				if !m.may(t, store) {
+					t.Error("accepted, and token requests are still stopped")
+				}
+			}
+			if got := m.decisions(t); got != "first_use writes_lost command" {
+				t.Errorf("decisions = %q", got)
+			}
+		})
 	}
 }

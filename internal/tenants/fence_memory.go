@@ -44,6 +44,7 @@ type fence struct {
 	witnessed int64     // the last decision under which it found the fence open
 	lostAt    int64     // witnessed, when it found writes lost
 	lost      bool
+	forgotten bool      // what is lost was acknowledged to an earlier process
 	movedAt   time.Time // when it first saw the timeline that nothing was decided about
 	said      string    // why token requests are stopped, as was last logged
 	saidAt    time.Time // when that last changed
@@ -101,10 +102,13 @@ func (f *fence) remember(seen sight, known memory, lost bool) {
 	defer f.mu.Unlock()
 	if lost && !f.lost {
 		f.lost, f.lostAt = true, f.witnessed
+		if f.startedAt.IsZero() { // an earlier process's evidence: the decisions that are there are as old as the rest
+			f.lostAt, f.forgotten = seen.Decided.ID, true
+		}
 	}
 	if f.lost && seen.Decided.What == DecidedByCommand && seen.Decided.ID > f.lostAt && seen.Decided.Place == seen.Here {
 		// An operator knows about it. From here on this is the past that counts.
-		f.lost, f.beat, f.saves = false, 0, nil
+		f.lost, f.forgotten, f.beat, f.saves = false, false, 0, nil
 	}
 	if f.lost || f.place != known.place || !f.startedAt.Equal(known.startedAt) {
 		return // what it remembers stays the evidence, or another look knows as much
@@ -147,6 +151,8 @@ func (f *fence) judge(ctx context.Context, seen sight) string {
 func (f *fence) why(seen sight) string {
 	decided := seen.Decided
 	switch {
+	case f.lost && f.forgotten:
+		return fenceWritesForgotten
 	case f.lost:
 		return fenceWritesLost
 	case f.environment != "" && f.environment != seen.Here.Environment:
@@ -171,7 +177,7 @@ func (f *fence) decision(seen sight) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch f.why(seen) {
-	case fenceWritesLost:
+	case fenceWritesLost, fenceWritesForgotten:
 		if seen.Decided.What != DecidedWritesLost {
 			return DecidedWritesLost
 		}

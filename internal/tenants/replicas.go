@@ -36,6 +36,7 @@ func beatScope() postgres.Scope {
 // that which a replica can make by itself. One caller at a time.
 func (s *Store) Beat(ctx context.Context) error {
 	var seen sight
+	var position int64 // of the log, before this commit makes it durable
 	beat := s.fence.nextBeat()
 	err := postgres.InTx(ctx, s.tokenPool, beatScope(), func(tx pgx.Tx) error {
 		var err error
@@ -45,10 +46,11 @@ func (s *Store) Beat(ctx context.Context) error {
 		if s.fence.isLost() {
 			return nil // its row is the evidence
 		}
-		_, err = tx.Exec(ctx, `
+		err = tx.QueryRow(ctx, `
 			INSERT INTO app.replicas (id, beat, beat_every, beat_at) VALUES ($1, $2, $3, app.wall_clock())
-			ON CONFLICT (id) DO UPDATE SET beat = excluded.beat, beat_every = excluded.beat_every, beat_at = excluded.beat_at`,
-			s.replica, beat, s.beatEvery())
+			ON CONFLICT (id) DO UPDATE SET beat = excluded.beat, beat_every = excluded.beat_every, beat_at = excluded.beat_at
+			RETURNING app.wal_position()`,
+			s.replica, beat, s.beatEvery()).Scan(&position)
 		if err != nil {
 			return fmt.Errorf("beat: %w", err)
 		}
@@ -60,6 +62,9 @@ func (s *Store) Beat(ctx context.Context) error {
 	}
 	s.fence.acknowledged(beat)
 	s.fence.judge(ctx, seen)
+	if mark, open := s.fence.mark(seen, position); open {
+		s.marks.write(ctx, mark)
+	}
 	return s.follow(ctx, seen)
 }
 
@@ -89,6 +94,9 @@ func (s *Store) KeepBeating(ctx context.Context) {
 
 // EndBeats removes this replica's row, once it holds no intent any more.
 func (s *Store) EndBeats(ctx context.Context) error {
+	if err := s.Beat(ctx); err != nil { // the last mark, after the last save
+		return fmt.Errorf("end beats: %w", err)
+	}
 	err := postgres.InTx(ctx, s.tokenPool, beatScope(), func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `DELETE FROM app.replicas WHERE id = $1`, s.replica)
 		return err

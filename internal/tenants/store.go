@@ -61,6 +61,11 @@ type Config struct {
 	// Default: none.
 	Logger *slog.Logger
 
+	// FenceDir is a directory on which processes keep what the database has acknowledged,
+	// for those after them: the spool's. Empty: nowhere, and a disk of the database that is
+	// put back while no process runs is not noticed.
+	FenceDir string
+
 	// LeaseFor is how long a refresh lease lasts by the database's clock; it must
 	// exceed connecting, answering, saving and a stall together. Default 180 s.
 	LeaseFor time.Duration
@@ -81,6 +86,7 @@ type Store struct {
 	replica    uuid.UUID
 	leeway     time.Duration
 	fence      *fence
+	marks      *fenceMarks           // nil: none are kept
 	jobs       *river.Client[pgx.Tx] // only inserts
 
 	behindSaves afterwards
@@ -99,6 +105,11 @@ func NewStore(cfg Config) (*Store, error) {
 	var err error
 	if s.fence, err = newFence(cfg); err != nil {
 		return nil, err
+	}
+	if cfg.FenceDir != "" {
+		if s.marks, err = openFenceMarks(cfg.FenceDir, s.replica, s.fence.log); err != nil {
+			return nil, err
+		}
 	}
 	s.jobs, err = river.NewClient(riverpgxv5.New(cfg.Pool), &river.Config{
 		Schema: migrations.RiverSchema, Logger: slog.New(slog.DiscardHandler),

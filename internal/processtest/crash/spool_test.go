@@ -32,8 +32,14 @@ func TestSpoolAfterKill(t *testing.T) {
 	}
 	processtest.CheckStored(t, d, successor.Origin, c, before)
 	successor.Stop(t, syscall.SIGTERM)
-	if found, err := os.ReadDir(own); err != nil || len(found) != 0 {
-		t.Errorf("after a clean stop the spool has %v, %v", found, err)
+	found, err := os.ReadDir(own)
+	for _, one := range found {
+		if !strings.HasPrefix(one.Name(), "fence-") {
+			t.Errorf("after a clean stop the spool has %s", one.Name())
+		}
+	}
+	if err != nil || len(found) == 0 {
+		t.Errorf("after a clean stop the spool has %v, %v; want the fence's mark", found, err)
 	}
 
 	shared := filepath.Join(d.Dir, "spool")
