@@ -389,14 +389,16 @@ func (c *Client) DeleteCredentials(ctx context.Context, connectionID ConnectionI
 //	200 Credentials
 //
 // Gives credentials a new password and shows the new connection string, once. Prisma tries to end the old one at
-// once, but does not promise it. If the answer gets lost, rotate again: the last string holds.
+// once, but does not promise it. If the answer gets lost, rotate again: the last string holds. Under an
+// `Idempotency-Key` the answer is repeated for 60 minutes.
 //
-// Problems: invalid-request, invalid-value, unauthorized, forbidden-scope, not-found, conflict, reconnect-required, refresh-in-progress, operation-not-allowed, quota-exceeded, prisma-refused, prisma-unavailable, internal.
+// Problems: invalid-request, invalid-value, unauthorized, forbidden-scope, not-found, conflict, reconnect-required, refresh-in-progress, idempotency-conflict, operation-in-progress, operation-not-allowed, quota-exceeded, prisma-refused, prisma-unavailable, internal.
 func (c *Client) RotateCredentials(ctx context.Context, connectionID ConnectionID, databaseID DatabaseID, credentialsID CredentialsID, options ...CallOption) (Credentials, error) {
 	return fetchData[Credentials](ctx, c, call{
 		method: http.MethodPost,
 		path:   "/v1/connections/{connectionId}/databases/{databaseId}/credentials/{credentialsId}/rotate",
 		ids:    []string{connectionID, databaseID, credentialsID},
+		keyed:  true,
 	}, options)
 }
 
@@ -407,15 +409,16 @@ func (c *Client) RotateCredentials(ctx context.Context, connectionID ConnectionI
 //
 // Begins to replace what the database holds by a backup of it, or of another database of the workspace. Its
 // credentials stay. Read the database until its `status` is `ready` again; until then a second restore is a
-// `conflict`.
+// `conflict`. Under an `Idempotency-Key` it is begun once.
 //
-// Problems: invalid-request, invalid-value, unauthorized, forbidden-scope, not-found, conflict, reconnect-required, refresh-in-progress, operation-not-allowed, quota-exceeded, prisma-refused, prisma-unavailable, internal.
+// Problems: invalid-request, invalid-value, unauthorized, forbidden-scope, not-found, conflict, reconnect-required, refresh-in-progress, idempotency-conflict, operation-in-progress, operation-not-allowed, quota-exceeded, prisma-refused, prisma-unavailable, internal.
 func (c *Client) RestoreDatabase(ctx context.Context, connectionID ConnectionID, databaseID DatabaseID, body RestoreDatabaseRequest, options ...CallOption) (Database, error) {
 	return fetchData[Database](ctx, c, call{
 		method: http.MethodPost,
 		path:   "/v1/connections/{connectionId}/databases/{databaseId}/restore",
 		ids:    []string{connectionID, databaseID},
 		body:   body,
+		keyed:  true,
 	}, options)
 }
 
@@ -541,9 +544,12 @@ func (c *Client) UpdateProject(ctx context.Context, connectionID ConnectionID, p
 //	201 RotatedKey
 //
 // Makes a new key with the scopes of the one that asks, and shows it once. The old one goes on working for
-// `expiresInSeconds`, so that all your processes can change over, and then ends on its own. A tenant has two
-// live keys of a rotation at most: rotating again before the old one ended is a `conflict`. Any valid key may
-// replace itself.
+// `expiresInSeconds`, so that all your processes can change over, and then ends on its own. The new one lives as
+// long as the old one was made for. Of a rotation two keys at most are live: rotating with the new key before the
+// old one ended, or with the old one after the new one was used, is a `conflict`. If the answer gets lost, rotate
+// again with the old key: as long as the new key was never used another one takes its place, under the same id,
+// and the one that got lost is void. The end of the old key is not put off by that. Any valid key may replace
+// itself.
 //
 // Problems: invalid-request, invalid-value, unauthorized, conflict, quota-exceeded, internal.
 func (c *Client) RotateKey(ctx context.Context, body RotateKeyRequest, options ...CallOption) (RotatedKey, error) {

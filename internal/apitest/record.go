@@ -317,6 +317,8 @@ func (r *record) shownSecrets(e exchange) []string {
 		case "connection string":
 			handOver = e.method == http.MethodPost && (e.status == http.StatusCreated ||
 				e.status == http.StatusOK && strings.HasSuffix(e.path, "/rotate"))
+		case "API key":
+			handOver = e.method == http.MethodPost && e.status == http.StatusCreated && e.path == "/v1/keys/rotate"
 		}
 		if !handOver {
 			found = append(found, "shows a secret ("+kind+")")

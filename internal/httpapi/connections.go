@@ -69,6 +69,20 @@ func (h handlers) GetConnection(ctx context.Context, r contract.GetConnectionReq
 	return contract.GetConnection200JSONResponse{Data: h.connection(connection)}, nil
 }
 
+// UpdateConnection serves PATCH /v1/connections/{connectionId}.
+func (h handlers) UpdateConnection(ctx context.Context, r contract.UpdateConnectionRequestObject,
+) (contract.UpdateConnectionResponseObject, error) {
+	id, err := connectionID(r.ConnectionID)
+	if err != nil {
+		return nil, err
+	}
+	connection, err := h.cfg.Store.ChangeMetadata(ctx, actorOf(ctx), tenantOf(ctx), id, r.Body.Metadata)
+	if err != nil {
+		return nil, err
+	}
+	return contract.UpdateConnection200JSONResponse{Data: h.connection(connection)}, nil
+}
+
 // CheckConnection serves POST /v1/connections/{connectionId}/check.
 func (h handlers) CheckConnection(ctx context.Context, r contract.CheckConnectionRequestObject,
 ) (contract.CheckConnectionResponseObject, error) {

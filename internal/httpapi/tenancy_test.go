@@ -34,6 +34,9 @@ func apiRoutes(t *testing.T, w *apitest.World) []route {
 
 // body is a body that the route accepts, nil when it takes none.
 func (r route) body() any {
+	if r.method == http.MethodPatch && r.path == "/v1/connections/:connectionId" {
+		return map[string]any{"metadata": map[string]string{"plan": "pro"}}
+	}
 	if r.method == http.MethodPatch {
 		return map[string]string{"name": "store"}
 	}
@@ -41,6 +44,8 @@ func (r route) body() any {
 		return nil
 	}
 	switch {
+	case strings.HasSuffix(r.path, "/keys/rotate"):
+		return map[string]string{"name": "next"}
 	case strings.HasSuffix(r.path, "/rotate"):
 		return nil
 	case strings.HasSuffix(r.path, "/restore"):
@@ -170,14 +175,16 @@ func TestEachRouteWantsItsScope(t *testing.T) {
 			}
 			let = append(let, scope)
 		}
-		want := tenants.ScopeRead
+		want := []tenants.Scope{tenants.ScopeRead}
 		switch {
+		case r.path == "/v1/tenant" || r.path == "/v1/keys/rotate":
+			want = tenants.AllScopes()
 		case strings.Contains(r.path, "connect-sessions"):
-			want = tenants.ScopeConnect
+			want = []tenants.Scope{tenants.ScopeConnect}
 		case r.method != http.MethodGet && !strings.HasSuffix(r.path, "/check"):
-			want = tenants.ScopeWrite
+			want = []tenants.Scope{tenants.ScopeWrite}
 		}
-		if !slices.Equal(let, []tenants.Scope{want}) {
+		if !slices.Equal(let, want) {
 			t.Errorf("%s %s lets in %v, want %v", r.method, r.path, let, want)
 		}
 		if r.method == http.MethodDelete && r.path == "/v1/connections/:connectionId" { // the write key ended it

@@ -123,6 +123,65 @@ func (e DisconnectionIntegration) Valid() bool {
 	}
 }
 
+// Defines values for Scope.
+const (
+	ScopeConnect     Scope = "connect"
+	ScopePassthrough Scope = "passthrough"
+	ScopeRead        Scope = "read"
+	ScopeWrite       Scope = "write"
+)
+
+// Valid indicates whether the value is a known member of the Scope enum.
+func (e Scope) Valid() bool {
+	switch e {
+	case ScopeConnect:
+		return true
+	case ScopePassthrough:
+		return true
+	case ScopeRead:
+		return true
+	case ScopeWrite:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TenantCompletion.
+const (
+	TenantCompletionAutomatic TenantCompletion = "automatic"
+	TenantCompletionCode      TenantCompletion = "code"
+)
+
+// Valid indicates whether the value is a known member of the TenantCompletion enum.
+func (e TenantCompletion) Valid() bool {
+	switch e {
+	case TenantCompletionAutomatic:
+		return true
+	case TenantCompletionCode:
+		return true
+	default:
+		return false
+	}
+}
+
+// APIKey defines model for ApiKey.
+type APIKey struct {
+	CreatedAt time.Time `json:"createdAt"`
+
+	// ExpiresAt Null when it does not end by itself.
+	ExpiresAt *time.Time `json:"expiresAt"`
+
+	// Hint The key's first characters.
+	Hint string `json:"hint"`
+	ID   string `json:"id"`
+
+	// LastUsedAt To the minute; null when it never was.
+	LastUsedAt *time.Time `json:"lastUsedAt"`
+	Name       string     `json:"name"`
+	Scopes     []Scope    `json:"scopes"`
+}
+
 // Backup defines model for Backup.
 type Backup struct {
 	CreatedAt time.Time `json:"createdAt"`
@@ -436,6 +495,90 @@ type RestoreDatabaseRequest struct {
 	SourceDatabaseID *string `json:"sourceDatabaseId,omitempty"`
 }
 
+// RotateKeyRequest defines model for RotateKeyRequest.
+type RotateKeyRequest struct {
+	// ExpiresInSeconds How long the old key goes on working; 0 ends it at once. Default a day, at most seven.
+	ExpiresInSeconds *int64 `json:"expiresInSeconds,omitempty"`
+
+	// Name What the new key is called; default the name of the old one. Printable.
+	Name *string `json:"name,omitempty"`
+}
+
+// RotatedKey defines model for RotatedKey.
+type RotatedKey struct {
+	CreatedAt time.Time  `json:"createdAt"`
+	ExpiresAt *time.Time `json:"expiresAt"`
+	ID        string     `json:"id"`
+
+	// Key The key itself. Keep it where you keep secrets; it is not shown again.
+	Key  string `json:"key"`
+	Name string `json:"name"`
+
+	// Previous The key that asked, and until when it works.
+	Previous struct {
+		ExpiresAt time.Time `json:"expiresAt"`
+		ID        string    `json:"id"`
+	} `json:"previous"`
+	Scopes []Scope `json:"scopes"`
+}
+
+// RotatedKeyAnswer defines model for RotatedKeyAnswer.
+type RotatedKeyAnswer struct {
+	Data RotatedKey `json:"data"`
+}
+
+// Scope A right of an API key.
+type Scope string
+
+// Tenant defines model for Tenant.
+type Tenant struct {
+	// Completion How connect sessions complete by default.
+	Completion TenantCompletion `json:"completion"`
+	ID         string           `json:"id"`
+	Key        APIKey           `json:"key"`
+
+	// Limits What your tenant may do, over all processes of this service together.
+	Limits TenantLimits `json:"limits"`
+
+	// Name What pages call you.
+	Name string `json:"name"`
+
+	// ReturnUrls Your registered return URLs.
+	ReturnUrls []string `json:"returnUrls"`
+}
+
+// TenantCompletion How connect sessions complete by default.
+type TenantCompletion string
+
+// TenantAnswer defines model for TenantAnswer.
+type TenantAnswer struct {
+	Data Tenant `json:"data"`
+}
+
+// TenantLimits What your tenant may do, over all processes of this service together.
+type TenantLimits struct {
+	// Burst Requests at once after a quiet time.
+	Burst int `json:"burst"`
+
+	// ConcurrentRequests Requests under way at the same time.
+	ConcurrentRequests int `json:"concurrentRequests"`
+
+	// ConnectSessionsPerSecond Connect sessions made per second.
+	ConnectSessionsPerSecond int `json:"connectSessionsPerSecond"`
+
+	// CreationsPerSecond Projects, databases and credentials made per second.
+	CreationsPerSecond int `json:"creationsPerSecond"`
+
+	// RequestsPerSecond Requests per second in the long run.
+	RequestsPerSecond int `json:"requestsPerSecond"`
+}
+
+// UpdateConnectionRequest defines model for UpdateConnectionRequest.
+type UpdateConnectionRequest struct {
+	// Metadata Names to set, or with null to remove.
+	Metadata map[string]*string `json:"metadata"`
+}
+
 // UpdateDatabaseRequest defines model for UpdateDatabaseRequest.
 type UpdateDatabaseRequest struct {
 	// Name 1 to 255 printable characters, without spaces around them.
@@ -606,6 +749,9 @@ type CreateConnectSessionJSONRequestBody = CreateConnectSessionRequest
 // CompleteConnectSessionJSONRequestBody defines body for CompleteConnectSession for application/json ContentType.
 type CompleteConnectSessionJSONRequestBody = CompleteConnectSessionRequest
 
+// UpdateConnectionJSONRequestBody defines body for UpdateConnection for application/json ContentType.
+type UpdateConnectionJSONRequestBody = UpdateConnectionRequest
+
 // CreateDatabaseJSONRequestBody defines body for CreateDatabase for application/json ContentType.
 type CreateDatabaseJSONRequestBody = CreateDatabaseRequest
 
@@ -623,6 +769,9 @@ type CreateProjectJSONRequestBody = CreateProjectRequest
 
 // UpdateProjectJSONRequestBody defines body for UpdateProject for application/json ContentType.
 type UpdateProjectJSONRequestBody = UpdateProjectRequest
+
+// RotateKeyJSONRequestBody defines body for RotateKey for application/json ContentType.
+type RotateKeyJSONRequestBody = RotateKeyRequest
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
@@ -644,6 +793,9 @@ type ServerInterface interface {
 	// GetConnection Read a connection
 	// (GET /v1/connections/{connectionId})
 	GetConnection(ctx echo.Context, connectionID ConnectionID) error
+	// UpdateConnection Change a connection's metadata
+	// (PATCH /v1/connections/{connectionId})
+	UpdateConnection(ctx echo.Context, connectionID ConnectionID) error
 	// CheckConnection Check a connection
 	// (POST /v1/connections/{connectionId}/check)
 	CheckConnection(ctx echo.Context, connectionID ConnectionID) error
@@ -698,9 +850,15 @@ type ServerInterface interface {
 	// UpdateProject Rename a project
 	// (PATCH /v1/connections/{connectionId}/projects/{projectId})
 	UpdateProject(ctx echo.Context, connectionID ConnectionID, projectID ProjectID) error
+	// RotateKey Replace your API key
+	// (POST /v1/keys/rotate)
+	RotateKey(ctx echo.Context) error
 	// ListRegions List regions
 	// (GET /v1/regions)
 	ListRegions(ctx echo.Context) error
+	// GetTenant Read your tenant
+	// (GET /v1/tenant)
+	GetTenant(ctx echo.Context) error
 }
 
 // ServerInterfaceWrapper converts echo contexts to parameters.
@@ -833,6 +991,22 @@ func (w *ServerInterfaceWrapper) GetConnection(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetConnection(ctx, connectionID)
+	return err
+}
+
+// UpdateConnection converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateConnection(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "connectionId" -------------
+	var connectionID ConnectionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "connectionId", ctx.Param("connectionId"), &connectionID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter connectionId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateConnection(ctx, connectionID)
 	return err
 }
 
@@ -1424,12 +1598,30 @@ func (w *ServerInterfaceWrapper) UpdateProject(ctx echo.Context) error {
 	return err
 }
 
+// RotateKey converts echo context to params.
+func (w *ServerInterfaceWrapper) RotateKey(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RotateKey(ctx)
+	return err
+}
+
 // ListRegions converts echo context to params.
 func (w *ServerInterfaceWrapper) ListRegions(ctx echo.Context) error {
 	var err error
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListRegions(ctx)
+	return err
+}
+
+// GetTenant converts echo context to params.
+func (w *ServerInterfaceWrapper) GetTenant(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetTenant(ctx)
 	return err
 }
 
@@ -1486,6 +1678,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/connections", wrapper.ListConnections, options.OperationMiddlewares["listConnections"]...)
 	router.DELETE(options.BaseURL+"/v1/connections/:connectionId", wrapper.DeleteConnection, options.OperationMiddlewares["deleteConnection"]...)
 	router.GET(options.BaseURL+"/v1/connections/:connectionId", wrapper.GetConnection, options.OperationMiddlewares["getConnection"]...)
+	router.PATCH(options.BaseURL+"/v1/connections/:connectionId", wrapper.UpdateConnection, options.OperationMiddlewares["updateConnection"]...)
 	router.POST(options.BaseURL+"/v1/connections/:connectionId/check", wrapper.CheckConnection, options.OperationMiddlewares["checkConnection"]...)
 	router.GET(options.BaseURL+"/v1/connections/:connectionId/databases", wrapper.ListDatabases, options.OperationMiddlewares["listDatabases"]...)
 	router.POST(options.BaseURL+"/v1/connections/:connectionId/databases", wrapper.CreateDatabase, options.OperationMiddlewares["createDatabase"]...)
@@ -1504,7 +1697,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/connections/:connectionId/projects/:projectId", wrapper.DeleteProject, options.OperationMiddlewares["deleteProject"]...)
 	router.GET(options.BaseURL+"/v1/connections/:connectionId/projects/:projectId", wrapper.GetProject, options.OperationMiddlewares["getProject"]...)
 	router.PATCH(options.BaseURL+"/v1/connections/:connectionId/projects/:projectId", wrapper.UpdateProject, options.OperationMiddlewares["updateProject"]...)
+	router.POST(options.BaseURL+"/v1/keys/rotate", wrapper.RotateKey, options.OperationMiddlewares["rotateKey"]...)
 	router.GET(options.BaseURL+"/v1/regions", wrapper.ListRegions, options.OperationMiddlewares["listRegions"]...)
+	router.GET(options.BaseURL+"/v1/tenant", wrapper.GetTenant, options.OperationMiddlewares["getTenant"]...)
 
 }
 
@@ -1641,6 +1836,29 @@ type GetConnectionResponseObject interface {
 type GetConnection200JSONResponse ConnectionAnswer
 
 func (response GetConnection200JSONResponse) VisitGetConnectionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateConnectionRequestObject struct {
+	ConnectionID ConnectionID `json:"connectionId"`
+	Body         *UpdateConnectionJSONRequestBody
+}
+
+type UpdateConnectionResponseObject interface {
+	VisitUpdateConnectionResponse(w http.ResponseWriter) error
+}
+
+type UpdateConnection200JSONResponse ConnectionAnswer
+
+func (response UpdateConnection200JSONResponse) VisitUpdateConnectionResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response); err != nil {
@@ -2111,6 +2329,28 @@ func (response UpdateProject200JSONResponse) VisitUpdateProjectResponse(w http.R
 	return err
 }
 
+type RotateKeyRequestObject struct {
+	Body *RotateKeyJSONRequestBody
+}
+
+type RotateKeyResponseObject interface {
+	VisitRotateKeyResponse(w http.ResponseWriter) error
+}
+
+type RotateKey201JSONResponse RotatedKeyAnswer
+
+func (response RotateKey201JSONResponse) VisitRotateKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListRegionsRequestObject struct {
 }
 
@@ -2121,6 +2361,27 @@ type ListRegionsResponseObject interface {
 type ListRegions200JSONResponse RegionList
 
 func (response ListRegions200JSONResponse) VisitListRegionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTenantRequestObject struct {
+}
+
+type GetTenantResponseObject interface {
+	VisitGetTenantResponse(w http.ResponseWriter) error
+}
+
+type GetTenant200JSONResponse TenantAnswer
+
+func (response GetTenant200JSONResponse) VisitGetTenantResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response); err != nil {
@@ -2152,6 +2413,9 @@ type StrictServerInterface interface {
 	// GetConnection Read a connection
 	// (GET /v1/connections/{connectionId})
 	GetConnection(ctx context.Context, request GetConnectionRequestObject) (GetConnectionResponseObject, error)
+	// UpdateConnection Change a connection's metadata
+	// (PATCH /v1/connections/{connectionId})
+	UpdateConnection(ctx context.Context, request UpdateConnectionRequestObject) (UpdateConnectionResponseObject, error)
 	// CheckConnection Check a connection
 	// (POST /v1/connections/{connectionId}/check)
 	CheckConnection(ctx context.Context, request CheckConnectionRequestObject) (CheckConnectionResponseObject, error)
@@ -2206,9 +2470,15 @@ type StrictServerInterface interface {
 	// UpdateProject Rename a project
 	// (PATCH /v1/connections/{connectionId}/projects/{projectId})
 	UpdateProject(ctx context.Context, request UpdateProjectRequestObject) (UpdateProjectResponseObject, error)
+	// RotateKey Replace your API key
+	// (POST /v1/keys/rotate)
+	RotateKey(ctx context.Context, request RotateKeyRequestObject) (RotateKeyResponseObject, error)
 	// ListRegions List regions
 	// (GET /v1/regions)
 	ListRegions(ctx context.Context, request ListRegionsRequestObject) (ListRegionsResponseObject, error)
+	// GetTenant Read your tenant
+	// (GET /v1/tenant)
+	GetTenant(ctx context.Context, request GetTenantRequestObject) (GetTenantResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx echo.Context, request any) (any, error)
@@ -2412,6 +2682,54 @@ func (sh *strictHandler) GetConnection(ctx echo.Context, connectionID Connection
 		return err
 	} else if validResponse, ok := response.(GetConnectionResponseObject); ok {
 		return validResponse.VisitGetConnectionResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateConnection operation middleware
+func (sh *strictHandler) UpdateConnection(ctx echo.Context, connectionID ConnectionID) error {
+	var request UpdateConnectionRequestObject
+
+	request.ConnectionID = connectionID
+
+	var body UpdateConnectionJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateConnection(ctx.Request().Context(), request.(UpdateConnectionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateConnection")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateConnectionResponseObject); ok {
+		return validResponse.VisitUpdateConnectionResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -3031,6 +3349,52 @@ func (sh *strictHandler) UpdateProject(ctx echo.Context, connectionID Connection
 	return nil
 }
 
+// RotateKey operation middleware
+func (sh *strictHandler) RotateKey(ctx echo.Context) error {
+	var request RotateKeyRequestObject
+
+	var body RotateKeyJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RotateKey(ctx.Request().Context(), request.(RotateKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RotateKey")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RotateKeyResponseObject); ok {
+		return validResponse.VisitRotateKeyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ListRegions operation middleware
 func (sh *strictHandler) ListRegions(ctx echo.Context) error {
 	var request ListRegionsRequestObject
@@ -3048,6 +3412,29 @@ func (sh *strictHandler) ListRegions(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(ListRegionsResponseObject); ok {
 		return validResponse.VisitListRegionsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetTenant operation middleware
+func (sh *strictHandler) GetTenant(ctx echo.Context) error {
+	var request GetTenantRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTenant(ctx.Request().Context(), request.(GetTenantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTenant")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetTenantResponseObject); ok {
+		return validResponse.VisitGetTenantResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
