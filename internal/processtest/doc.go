@@ -26,6 +26,7 @@
 //	processtest/browser    the pages, in Chromium
 //	processtest/replicas   several replicas on one database
 //	processtest/crash      replicas killed and databases stopped in the middle of a refresh
+//	processtest/provisioning  replicas killed in the middle of creating calls
 //	processtest/rolling    replicas replaced under load, by this version and the one before
 //	processtest/pgbouncer  everything behind a pooler
 package processtest

@@ -100,5 +100,5 @@ func adviceFor(op tenants.Operation) string {
 			"Repeat the request with the same Idempotency-Key: it finds what was made, or makes it."
 	}
 	return "Prisma gave no clear answer, so it is not known whether this was made. " +
-		"If it was, an event with this operationId tells. With an Idempotency-Key repeating is always safe."
+		"Look at the lists before you repeat the request; with an Idempotency-Key repeating is always safe."
 }
