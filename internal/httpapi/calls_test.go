@@ -248,5 +248,11 @@ func TestDisconnectWithRevoke(t *testing.T) {
 	if got := ended(t, end(w.Tenant, elsewhere.ID)); got != "unreachable" {
 		t.Errorf("a dead one: %s", got)
 	}
+	// Each call that was made is in the audit log with its outcome, and the shared one was not.
+	if got := apitest.Query[string](t, w, `
+		SELECT string_agg(coalesce(details->>'outcome' || coalesce(details->>'status', ''), 'begun'), ' ' ORDER BY tenant_id, sequence)
+		FROM audit_log WHERE action LIKE 'prisma_call.%'`); got != "begun unknown503 begun not_sent begun done" {
+		t.Errorf("the audit log says of the calls: %s", got)
+	}
 	t.Logf("integrations: kept on failure, shared, removed, unreachable; %d replays", w.Sim.Ledger(t).Counters.Replays)
 }

@@ -3,6 +3,7 @@ package oauthflow
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 
 	"github.com/connect-prisma/server/internal/fault"
@@ -41,7 +42,7 @@ func (f *Flow) Disconnect(ctx context.Context, by tenants.Actor, tenant tenants.
 		if err != nil {
 			return "", err
 		}
-		if integration, err = f.revoke(ctx, connection); err != nil {
+		if integration, err = f.revoke(ctx, by, connection); err != nil {
 			return "", err
 		}
 	}
@@ -49,7 +50,10 @@ func (f *Flow) Disconnect(ctx context.Context, by tenants.Actor, tenant tenants.
 	return integration, err
 }
 
-func (f *Flow) revoke(ctx context.Context, c tenants.Connection) (Integration, error) {
+// revokeOperation names the call in the audit log.
+const revokeOperation = "DELETE /v1/workspaces/{workspaceId}/integrations/{clientId}"
+
+func (f *Flow) revoke(ctx context.Context, by tenants.Actor, c tenants.Connection) (Integration, error) {
 	shared, err := f.cfg.Store.GrantIsShared(ctx, c)
 	if err != nil {
 		return "", err
@@ -57,9 +61,18 @@ func (f *Flow) revoke(ctx context.Context, c tenants.Connection) (Integration, e
 	if shared {
 		return IntegrationShared, nil
 	}
+	call, err := f.cfg.Store.BeginCall(ctx, by, c.Tenant, tenants.OutgoingCall{
+		Connection: c.ID, Operation: revokeOperation, Target: c.WorkspaceID,
+	})
+	if err != nil {
+		return "", err
+	}
 	err = f.cfg.Caller.Call(ctx, f.cfg.Store.PrismaConnection(c.Tenant, c.ID), func(ctx context.Context, client *prisma.Client) error {
 		return client.RevokeWorkspaceIntegration(ctx, c.WorkspaceID, c.ClientID)
 	})
+	if ended := f.cfg.Store.EndCall(ctx, by, call, tenants.ResultOf(err)); ended != nil {
+		f.cfg.Logger.ErrorContext(ctx, "the end of a call to Prisma is not in the audit log", slog.Any("error", ended))
+	}
 	if api, ok := errors.AsType[*prisma.APIError](err); ok && api.Status == http.StatusNotFound {
 		return IntegrationRemoved, nil // gone already
 	}

@@ -33,6 +33,8 @@ type Store interface {
 	PrismaConnection(tenant tenants.TenantID, id tenants.ConnectionID) prisma.Connection
 	GrantIsShared(ctx context.Context, c tenants.Connection) (bool, error)
 	Disconnect(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, id tenants.ConnectionID) (tenants.Connection, error)
+	BeginCall(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, call tenants.OutgoingCall) (tenants.AuditedCall, error)
+	EndCall(ctx context.Context, by tenants.Actor, call tenants.AuditedCall, result tenants.CallResult) error
 	BeginCheck(ctx context.Context, tenant tenants.TenantID, id tenants.ConnectionID) (tenants.Connection, bool, error)
 	EndCheck(ctx context.Context, by tenants.Actor, checked tenants.Connection, found tenants.Finding) (tenants.Connection, error)
 	Diagnose(c tenants.Connection, endpointDown time.Time) tenants.Diagnosis
