@@ -42,7 +42,8 @@ type commandLine struct {
 	Tenant   tenantCommand   `cmd:"" help:"Create, list and change tenants."`
 	Key      keyCommand      `cmd:"" help:"Create, list and revoke API keys."`
 	Admin    adminCommand    `cmd:"" help:"Create admins of the dashboard and reset their passwords."`
-	Ledger   ledgerCommand   `cmd:"" help:"Verify the refresh ledger."`
+	Import   importCommand   `cmd:"" help:"Take over the tokens that a partner holds already, from JSON lines on standard input."`
+	Ledger   ledgerCommand   `cmd:"" help:"Verify the refresh ledger and the audit log."`
 	Fence    fenceCommand    `cmd:"" help:"Decide about a database that was moved, restored or failed over."`
 	Secrets  secretsCommand  `cmd:"" help:"Generate the service's own secrets."`
 }

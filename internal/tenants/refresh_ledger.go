@@ -180,6 +180,18 @@ const appendRow = `
 // chainRow signs the next row of the chain, moves head behind it, and returns the
 // arguments of appendRow.
 func (s *Store) chainRow(head *ledgerHead, row ledgerRow, refresh string) ([]any, error) {
+	row, err := s.signLedgerRow(head, row, refresh)
+	if err != nil {
+		return nil, err
+	}
+	return []any{
+		head.tenant, head.id, row.sequence, row.entry, row.generation, row.attempt, row.lateRetry,
+		row.replica, row.at, row.fingerprint, int64(row.key), row.mac, head.generation, row.leaseUntil, head.seal,
+	}, nil
+}
+
+// signLedgerRow is the next row of the chain, signed, and moves head behind it.
+func (s *Store) signLedgerRow(head *ledgerHead, row ledgerRow, refresh string) (ledgerRow, error) {
 	row.sequence, row.replica, row.key, row.headSealed = head.count+1, s.replica, s.keyset.FingerprintKey(), true
 	if row.at.IsZero() {
 		row.at = head.now
@@ -188,23 +200,20 @@ func (s *Store) chainRow(head *ledgerHead, row ledgerRow, refresh string) ([]any
 	var err error
 	if refresh != "" {
 		if row.fingerprint, err = s.keyset.Fingerprint(refreshTokenPurpose, refresh); err != nil {
-			return nil, err
+			return row, err
 		}
 	}
 	if row.mac, _, err = s.keyset.MAC(ledgerRowPurpose, row.message(head.chain, head.mac)...); err != nil {
-		return nil, err
+		return row, err
 	}
 	head.count, head.mac = row.sequence, row.mac
 	if row.entry.moves() {
 		head.generation = row.generation
 	}
 	if head.seal, err = s.sealHead(head); err != nil {
-		return nil, err
+		return row, err
 	}
-	return []any{
-		head.tenant, head.id, row.sequence, row.entry, row.generation, row.attempt, row.lateRetry,
-		row.replica, row.at, row.fingerprint, int64(row.key), row.mac, head.generation, row.leaseUntil, head.seal,
-	}, nil
+	return row, nil
 }
 
 // appendLedger writes the next row of the chain; the connection's row is locked.
