@@ -77,6 +77,7 @@ func (d *development) announce(ctx context.Context, began time.Time) error {
 
   Sample app   %s      choose a user, press "Connect Prisma"
   Dashboard    %s     %s  %s
+  Reference    %s/docs      every call of the API, to read and to try
   Simulator    %s      stands in for Prisma
 
 Try the API:
@@ -85,7 +86,7 @@ Try the API:
 
 Everything a script needs is in %s, the log in server.log beside it.
 Ctrl-C stops it all; the data stays.
-`, time.Since(began).Seconds(), file.SampleAppURL, file.AdminURL, file.AdminEmail, file.AdminPassword, file.SimulatorURL,
+`, time.Since(began).Seconds(), file.SampleAppURL, file.AdminURL, file.AdminEmail, file.AdminPassword, file.PublicURL, file.SimulatorURL,
 		file.APIKey, file.PublicURL, d.cmd.announcement())
 	return nil
 }

@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"net/http"
+
 	"github.com/labstack/echo/v4"
 
 	"github.com/connect-prisma/server/internal/fault"
@@ -18,4 +20,13 @@ func TitleOf(name string) string {
 		return explain(fault.Internal).Title
 	}
 	return explain(fault.Kind(name)).Title
+}
+
+// ReadBody holds a request's body against that of an operation.
+func ReadBody(r *http.Request, operationID string) error {
+	operations, err := loadOperations()
+	if err != nil {
+		return err
+	}
+	return readBody(r, operations[operationID].body)
 }

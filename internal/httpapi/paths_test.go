@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -221,6 +222,11 @@ func TestIdsAndCursors(t *testing.T) {
 		if answer.Status != http.StatusBadRequest || bytes.Contains(answer.Body, []byte(marker)) {
 			t.Errorf("%s: %d %s", name, answer.Status, answer.Body)
 		}
+	}
+	w.Connect(t, w.Tenant, "ada, bob & carol=+%", workspaceA)
+	odd := apitest.Data[[]apitest.Connection](t, list(w.Tenant.Key, "userId="+url.QueryEscape("ada, bob & carol=+%")))
+	if len(odd) != 1 || odd[0].UserID != "ada, bob & carol=+%" {
+		t.Errorf("an odd filter finds %d connections", len(odd))
 	}
 	id := slices.Collect(maps.Keys(seen))[0]
 	for _, odd := range []string{strings.ToUpper(id), id[:len(id)-1], id + "a", id[:len(id)-1] + "1", "cnx_", "cs_" + id[4:], id[4:], "%20" + id, id + "%20", "0", "null", "*", "%27"} {

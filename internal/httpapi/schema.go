@@ -21,7 +21,15 @@ const maxFields = 20
 func explainSchema(err error, body any) error {
 	var fields []fault.Field
 	parsed := true
+	told := map[string]bool{} // objects whose unknown fields are known: each has an error for every one of them
 	for _, one := range schemaErrors(err) {
+		if one.SchemaField == "properties" {
+			object := strings.Join(one.JSONPointer(), "/")
+			if told[object] {
+				continue
+			}
+			told[object] = true
+		}
 		found, form := fieldOf(one, body)
 		parsed = parsed && form
 		for _, f := range found {
@@ -85,8 +93,7 @@ func fieldOf(e *openapi3.SchemaError, body any) (fields []fault.Field, parsed bo
 	return at("This value does not have the documented form."), true
 }
 
-// unknownFields names the fields that an object should not have. The validator returns
-// the same error for each of them.
+// unknownFields names all fields that an object should not have.
 func unknownFields(e *openapi3.SchemaError) []fault.Field {
 	object, _ := e.Value.(map[string]any)
 	var fields []fault.Field
