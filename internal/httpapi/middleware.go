@@ -34,6 +34,12 @@ func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 		header.Set(echo.HeaderContentSecurityPolicy, "default-src 'none'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'")
 		header.Set(echo.HeaderReferrerPolicy, "no-referrer")
 		header.Set(echo.HeaderCacheControl, "no-store")
+		if len(c.Request().TransferEncoding) > 0 {
+			// It may have had a Content-Length too, which net/http drops without a word. Whoever
+			// passed it on by that one would take the rest of it for the next request, so there
+			// is none on this connection (RFC 9112 section 6.1).
+			header.Set(echo.HeaderConnection, "close")
+		}
 		return next(c)
 	}
 }

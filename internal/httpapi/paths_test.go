@@ -114,6 +114,37 @@ func TestRequestsThatHTTPItselfForbids(t *testing.T) {
 	t.Logf("%d malformed requests", len(tests))
 }
 
+// A request with a length and a coding is read by the coding, and what follows it on the
+// connection is never taken for a request.
+func TestLengthAndCoding(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t)
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(t.Context(), "tcp", w.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(w.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	head := "Host: localhost:8080\r\nAuthorization: Bearer " + w.Tenant.Key + "\r\n"
+	hidden := "DELETE /v1/connections HTTP/1.1\r\n" + head + "\r\n"
+	_, err = fmt.Fprintf(conn, "POST /v1/connect-sessions HTTP/1.1\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n"+
+		"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n%s", head, 5+len(hidden), hidden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err) // it was not closed
+	}
+	if n := bytes.Count(answers, []byte("HTTP/1.1 ")); n != 1 || !bytes.HasPrefix(answers, []byte("HTTP/1.1 400 ")) ||
+		!bytes.Contains(answers, []byte("Connection: close\r\n")) {
+		t.Errorf("%d answers: %.40q", n, answers)
+	}
+}
+
 // TestWrongMethodsAreTold tries every method on every path that the router knows.
 func TestWrongMethodsAreTold(t *testing.T) {
 	t.Parallel()
