@@ -182,6 +182,43 @@ type APIKey struct {
 	Scopes     []Scope    `json:"scopes"`
 }
 
+// AuditEntry defines model for AuditEntry.
+type AuditEntry struct {
+	// Action What was done, such as `connection.disconnected`. More may come.
+	Action string `json:"action"`
+
+	// Actor Who did it.
+	Actor struct {
+		// ID The key's id, your id of the user, and so on.
+		ID string `json:"id"`
+
+		// Type `api_key`, `user`, `admin`, `command` or `system`. More may come.
+		Type string `json:"type"`
+	} `json:"actor"`
+	At time.Time `json:"at"`
+
+	// Details More about it, depending on the action. Never a secret.
+	Details map[string]interface{} `json:"details"`
+
+	// IP Where the request came from.
+	IP *string `json:"ip"`
+
+	// RequestID The request that did it; empty when none did.
+	RequestID string `json:"requestId"`
+
+	// Sequence Counts your tenant's entries without gaps.
+	Sequence int64 `json:"sequence"`
+
+	// Target The id of what it was done to.
+	Target string `json:"target"`
+}
+
+// AuditList defines model for AuditList.
+type AuditList struct {
+	Data       []AuditEntry `json:"data"`
+	Pagination Pagination   `json:"pagination"`
+}
+
 // Backup defines model for Backup.
 type Backup struct {
 	CreatedAt time.Time `json:"createdAt"`
@@ -644,6 +681,24 @@ type ProjectID = string
 // SessionID defines model for SessionId.
 type SessionID = string
 
+// ListAuditEntriesParams defines parameters for ListAuditEntries.
+type ListAuditEntriesParams struct {
+	// After Only entries with a higher number, to go on where you stopped.
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// Action Only entries of this action.
+	Action *string `form:"action,omitempty" json:"action,omitempty"`
+
+	// Target Only entries about this id.
+	Target *string `form:"target,omitempty" json:"target,omitempty"`
+
+	// Cursor The `nextCursor` of the page before, with the same filters. Without it the list begins.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many items a page has at most.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // ListConnectionsParams defines parameters for ListConnections.
 type ListConnectionsParams struct {
 	// UserID Only those of this user of yours.
@@ -775,6 +830,9 @@ type RotateKeyJSONRequestBody = RotateKeyRequest
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// ListAuditEntries List what was done
+	// (GET /v1/audit)
+	ListAuditEntries(ctx echo.Context, params ListAuditEntriesParams) error
 	// CreateConnectSession Begin a connection
 	// (POST /v1/connect-sessions)
 	CreateConnectSession(ctx echo.Context) error
@@ -864,6 +922,52 @@ type ServerInterface interface {
 // ServerInterfaceWrapper converts echo contexts to parameters.
 type ServerInterfaceWrapper struct {
 	Handler ServerInterface
+}
+
+// ListAuditEntries converts echo context to params.
+func (w *ServerInterfaceWrapper) ListAuditEntries(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAuditEntriesParams
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", ctx.QueryParams(), &params.After, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter after: %s", err))
+	}
+
+	// ------------- Optional query parameter "action" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "action", ctx.QueryParams(), &params.Action, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter action: %s", err))
+	}
+
+	// ------------- Optional query parameter "target" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "target", ctx.QueryParams(), &params.Target, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter target: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListAuditEntries(ctx, params)
+	return err
 }
 
 // CreateConnectSession converts echo context to params.
@@ -1672,6 +1776,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 		Handler: si,
 	}
 
+	router.GET(options.BaseURL+"/v1/audit", wrapper.ListAuditEntries, options.OperationMiddlewares["listAuditEntries"]...)
 	router.POST(options.BaseURL+"/v1/connect-sessions", wrapper.CreateConnectSession, options.OperationMiddlewares["createConnectSession"]...)
 	router.GET(options.BaseURL+"/v1/connect-sessions/:sessionId", wrapper.GetConnectSession, options.OperationMiddlewares["getConnectSession"]...)
 	router.POST(options.BaseURL+"/v1/connect-sessions/:sessionId/complete", wrapper.CompleteConnectSession, options.OperationMiddlewares["completeConnectSession"]...)
@@ -1701,6 +1806,28 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/regions", wrapper.ListRegions, options.OperationMiddlewares["listRegions"]...)
 	router.GET(options.BaseURL+"/v1/tenant", wrapper.GetTenant, options.OperationMiddlewares["getTenant"]...)
 
+}
+
+type ListAuditEntriesRequestObject struct {
+	Params ListAuditEntriesParams
+}
+
+type ListAuditEntriesResponseObject interface {
+	VisitListAuditEntriesResponse(w http.ResponseWriter) error
+}
+
+type ListAuditEntries200JSONResponse AuditList
+
+func (response ListAuditEntries200JSONResponse) VisitListAuditEntriesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
 type CreateConnectSessionRequestObject struct {
@@ -2395,6 +2522,9 @@ func (response GetTenant200JSONResponse) VisitGetTenantResponse(w http.ResponseW
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
+	// ListAuditEntries List what was done
+	// (GET /v1/audit)
+	ListAuditEntries(ctx context.Context, request ListAuditEntriesRequestObject) (ListAuditEntriesResponseObject, error)
 	// CreateConnectSession Begin a connection
 	// (POST /v1/connect-sessions)
 	CreateConnectSession(ctx context.Context, request CreateConnectSessionRequestObject) (CreateConnectSessionResponseObject, error)
@@ -2491,6 +2621,31 @@ func NewStrictHandler(ssi StrictServerInterface, middlewares []StrictMiddlewareF
 type strictHandler struct {
 	ssi         StrictServerInterface
 	middlewares []StrictMiddlewareFunc
+}
+
+// ListAuditEntries operation middleware
+func (sh *strictHandler) ListAuditEntries(ctx echo.Context, params ListAuditEntriesParams) error {
+	var request ListAuditEntriesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAuditEntries(ctx.Request().Context(), request.(ListAuditEntriesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAuditEntries")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListAuditEntriesResponseObject); ok {
+		return validResponse.VisitListAuditEntriesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
 }
 
 // CreateConnectSession operation middleware
