@@ -56,7 +56,10 @@ func (d *development) findTenant(ctx context.Context, store *tenants.Store) (boo
 		return false, err
 	}
 	if _, err := store.Authenticate(ctx, d.state.APIKey); fault.KindOf(err) == fault.Unauthorized {
-		return false, nil
+		// Rotated or revoked, as the documents show: the tenant's data stays.
+		if err := d.makeKey(ctx, store, id); err != nil {
+			return false, err
+		}
 	} else if err != nil {
 		return false, err
 	}
@@ -79,10 +82,15 @@ func (d *development) makeTenant(ctx context.Context, store *tenants.Store) erro
 	if err != nil {
 		return fmt.Errorf("seed tenant: %w", err)
 	}
-	_, key, err := store.CreateKey(ctx, operator(), tenant.ID, "demo", tenants.AllScopes(), time.Time{})
+	return d.makeKey(ctx, store, tenant.ID)
+}
+
+// makeKey gives the demo tenant a key and keeps both for later starts.
+func (d *development) makeKey(ctx context.Context, store *tenants.Store, id tenants.TenantID) error {
+	_, key, err := store.CreateKey(ctx, operator(), id, "demo", tenants.AllScopes(), time.Time{})
 	if err != nil {
 		return fmt.Errorf("seed key: %w", err)
 	}
-	d.state.TenantID, d.state.APIKey = tenant.ID.String(), key
+	d.state.TenantID, d.state.APIKey = id.String(), key
 	return d.state.save(filepath.Join(d.cmd.DataDir, devStateFile))
 }

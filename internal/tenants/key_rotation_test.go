@@ -1,6 +1,11 @@
 package tenants_test
 
 import (
+	"encoding/base32"
+	"encoding/binary"
+	"hash/crc32"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -205,18 +210,34 @@ func TestRotateKeyAtOnce(t *testing.T) {
 	wantKind(t, "another tenant's key", err, fault.Unauthorized)
 }
 
-// What leak scanners look for is said in the documents; this is what it rests on.
-func TestIsAPIKey(t *testing.T) {
+// What the documents tell leak scanners finds real keys, and their checksum rule tells
+// them from look-alikes.
+func TestLeakPattern(t *testing.T) {
 	t.Parallel()
 	s := openService(t)
 	tenant := s.tenant(t, "Acme").ID
-	form := regexp.MustCompile(`\bcpk_[a-z2-7]{52}_[a-z2-7]{7}\b`)
-	for range 20 {
-		_, secret := s.key(t, tenant, time.Time{})
-		text := `{"key": "` + secret + `", "other": "cpk_` + strings.Repeat("a", 52) + `_aaaaaaa"}`
-		found := form.FindAllString(text, -1)
-		if len(found) != 2 || found[0] != secret || !tenants.IsAPIKey(found[0]) || tenants.IsAPIKey(found[1]) {
-			t.Errorf("found %d keys in a text with one and a look-alike", len(found))
+	for _, document := range []string{"operators.md", "partners.md"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "docs", document))
+		ok(t, err)
+		block := regexp.MustCompile("(?s)```regex\n(.*?)\n```").FindSubmatch(text)
+		if block == nil {
+			t.Fatalf("%s has no pattern", document)
+		}
+		form := regexp.MustCompile(string(block[1]))
+		for range 20 {
+			_, secret := s.key(t, tenant, time.Time{})
+			lookAlike := secret[:len(secret)-7] + "aaaaaaa"
+			found := form.FindAllString(`{"key": "`+secret+`"} `+lookAlike+` x`+secret+` `+secret+"7 "+strings.ToUpper(secret), -1)
+			if len(found) != 2 || found[0] != secret || found[1] != lookAlike {
+				t.Errorf("%s: found %d keys in a text with one and a look-alike", document, len(found))
+			}
+			// The rule as it is written there.
+			at := strings.LastIndex(secret, "_")
+			sum := base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(
+				binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE([]byte(secret[:at]))))
+			if strings.ToLower(sum) != secret[at+1:] || !tenants.IsAPIKey(secret) || tenants.IsAPIKey(lookAlike) {
+				t.Errorf("%s: the checksum rule does not tell a key from a look-alike", document)
+			}
 		}
 	}
 }
