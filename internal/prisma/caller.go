@@ -11,24 +11,34 @@ import (
 type Caller struct {
 	client    *Client
 	refresher *Refresher
+	scouts    *scouts
 }
 
 // NewCaller returns a Caller that sends through client and takes tokens from
 // refresher.
 func NewCaller(client *Client, refresher *Refresher) *Caller {
-	return &Caller{client: client, refresher: refresher}
+	return &Caller{client: client, refresher: refresher, scouts: newScouts(refresher.now)}
 }
 
 // Call runs do with a client that carries the connection's access token. If do returns
 // an *APIError of status 401, possibly wrapped, and the token can be renewed
 // (Refresher.AfterRefusal), do runs exactly once more with the new one. So do must
-// begin from scratch each time; with a 401 Prisma has done nothing.
+// begin from scratch each time; with a 401 Prisma has done nothing. Of many calls for one
+// connection at once, some go first, so that a token which Prisma has ended before its time
+// is not sent by all of them.
 //
 // Errors are those of Refresher and of do, the latter through FaultOf: a *fault.Error
 // whose cause is the *APIError or *FetchError.
 func (c *Caller) Call(ctx context.Context, conn Connection, do func(ctx context.Context, client *Client) error) error {
 	return FaultOf(callWithToken(ctx, connectionTokens{c.refresher, conn}, func(ctx context.Context, bearer string) error {
-		return do(ctx, c.client.WithToken(bearer))
+		leave := c.scouts.enter(ctx.Done(), conn.Key, bearer)
+		if leave == nil {
+			return errRefusedBefore()
+		}
+		err := errors.New("the call did not end")
+		defer func() { leave(err) }()
+		err = do(ctx, c.client.WithToken(bearer))
+		return err
 	}))
 }
 

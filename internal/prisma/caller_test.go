@@ -157,8 +157,8 @@ func TestCallPassesOtherErrors(t *testing.T) {
 	}
 }
 
-// TestRefusedCallersShareOneExchange: 200 calls find their token refused at once, over
-// real connections.
+// TestRefusedCallersShareOneExchange: 200 calls want a token at once that Prisma has ended,
+// over real connections. Only the first few send it.
 func TestRefusedCallersShareOneExchange(t *testing.T) {
 	t.Parallel()
 
@@ -177,7 +177,36 @@ func TestRefusedCallersShareOneExchange(t *testing.T) {
 	if p.exchanges.Load() != 1 {
 		t.Errorf("%d exchanges, want 1", p.exchanges.Load())
 	}
+	if old := p.apiCalls.Load() - 200; old < 1 || old > 16 {
+		t.Errorf("%d calls with the old token, want 16 at most", old)
+	}
 	if got, err := s.Tokens(t.Context()); err != nil || got.Refresh != "r1" || got.Generation != 2 {
 		t.Errorf("stored = %v, %v", got, err)
+	}
+}
+
+// TestManyCallsOfASlowAPI: calls that nobody has heard of yet hold no others up for long,
+// and an answer lets all go.
+func TestManyCallsOfASlowAPI(t *testing.T) {
+	t.Parallel()
+
+	const callers = 60
+	caller, conn := newPlatform(t, "access-r", "r").caller(t), connection("c", newStorage(t, pair("r", 5*time.Minute)))
+	for _, what := range []string{"not known", "known to be good"} {
+		var there, all sync.WaitGroup
+		there.Add(callers)
+		for range callers {
+			all.Go(func() {
+				err := caller.Call(t.Context(), conn, func(context.Context, *prisma.Client) error {
+					there.Done()
+					there.Wait() // for all of them
+					return nil
+				})
+				if err != nil {
+					t.Errorf("%s: Call() error = %v", what, err)
+				}
+			})
+		}
+		all.Wait()
 	}
 }
