@@ -11,7 +11,7 @@ TESTFLAGS     ?=
 ARGS          ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test drill screenshots lint fmt generate build tools contract-lint compose-check clean
+.PHONY: help dev test drill model screenshots lint fmt generate build tools contract-lint compose-check clean
 
 help: ## List these tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ drill: ## Break a running installation on purpose and count what that cost; QUIC
 screenshots: ## Write a picture of every page, phone and desktop, to screenshots/.
 	@mkdir -p screenshots
 	@$(MAKE) --no-print-directory test PKG=./internal/processtest/browser TESTFLAGS='-run TestBrowser' SCREENSHOTS=$(CURDIR)/screenshots
+
+# Without the race detector, with which the tests play fewer.
+model: ## Play 100,000 random schedules of the refresh's rules, and find the mistakes planted in them.
+	$(GO) test -count=1 -v -timeout 30m -run '^TestModel' ./internal/prisma
 
 lint: $(LINT) ## Run the linters, and vet for macOS too.
 	$(LINT) run ./...

@@ -81,7 +81,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		args = append(args, fmt.Sprint("--seed=", f.Seed))
 	}
 	err = drill.Run(ctx, drill.Config{
-		Server: f.Server, Seed: f.Seed, Only: f.Only, Keep: f.Keep, Out: out, Counts: f.counts(),
+		Server: f.Server, Seed: f.Seed, Only: f.Only, Keep: f.Keep, Out: out, Counts: f.counts(), Timed: !f.Quick,
 		Now: time.Now, //nolint:forbidigo // the one place where the clock is read
 	})
 	if err == nil || errors.Is(err, drill.ErrMissed) {

@@ -47,6 +47,22 @@ func TestBoard(t *testing.T) {
 	}
 }
 
+// On a machine that is shared, what depends on its load is told with its goal, and what was
+// lost has its limit all the same.
+func TestSharedBoard(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	b := drill.NewSharedBoard(&out, clock)
+	b.Within("ready", 2*time.Second, time.Second)
+	if !b.Print() || !strings.Contains(out.String(), "2s; goal at most 1s") {
+		t.Errorf("a figure that depends on the load:\n%s", out.String())
+	}
+	b.Count("a loss", 1, 0)
+	if b.Print() {
+		t.Errorf("a loss is no miss:\n%s", out.String())
+	}
+}
+
 func TestPercentile(t *testing.T) {
 	t.Parallel()
 	took := []time.Duration{5, 1, 4, 2, 3}

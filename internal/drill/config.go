@@ -13,6 +13,7 @@ type Config struct {
 	Seed   uint64           // of the choices: which replica, which connection, when
 	Only   []string         // names of scenarios; empty: all
 	Counts Counts           // how much of each fault
+	Timed  bool             // the machine is this run's alone: what depends on its load has limits too
 	Keep   bool             // leave the logs and the database's files behind
 	Out    io.Writer        // takes the progress and the scoreboard; required
 	Now    func() time.Time // the wall clock, with monotonic values; required
@@ -112,10 +113,13 @@ func (n numbers) environment() []string {
 		set("CALLER_WAIT", n.callerWait), set("REFUSAL_AGE", refusalAge),
 		set("BACKOFF_FROM", 200*time.Millisecond), set("BACKOFF_TO", 2*time.Second),
 		set("BREAKER_SLOW", n.breakerSlow), set("BREAKER_FROM", 500*time.Millisecond), set("BREAKER_TO", 3*time.Second),
-		set("SUSPECT_PAUSE", 500*time.Millisecond), set("LATE_FROM", 500*time.Millisecond), set("LATE_TO", 2*time.Second),
+		set("SUSPECT_PAUSE", 500*time.Millisecond), set("LATE_FROM", 500*time.Millisecond), set("LATE_TO", lateTo),
 		set("HOLD", n.hold), set("LEEWAY", n.leeway),
 	}
 }
+
+// lateTo is the longest pause between two late retries.
+const lateTo = 2 * time.Second
 
 // refusalAge is how young an access token may be that the API refuses for good, and how
 // often a refusal may force a refresh.

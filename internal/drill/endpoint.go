@@ -162,11 +162,11 @@ func stuck(ctx context.Context, b *board, w *world) error {
 	if err != nil {
 		return err
 	}
-	b.count("other reads that failed meanwhile", hanging.broken(), 0, fmt.Sprintf("of %d, %d callers stuck", hanging.all(), counts.Stuck))
+	b.shed("other reads that failed meanwhile", hanging.broken(), 0, fmt.Sprintf("of %d, %d callers stuck", hanging.all(), counts.Stuck))
 	mean := (calm.percentile(0.99) + again.percentile(0.99)) / 2
 	b.ratio("99th percentile of other reads, hanging to calm", float64(hanging.percentile(0.99))/float64(mean), 3,
 		fmt.Sprintf("(%s to %s)", hanging.percentile(0.99).Round(100*time.Microsecond), mean.Round(100*time.Microsecond)))
-	b.count("Postgres connections at work at once, with callers stuck", use, calmUse+counts.StormReplicas, fmt.Sprintf("(calm: %d)", calmUse))
+	b.shed("Postgres connections at work at once, with callers stuck", use, calmUse+counts.StormReplicas, fmt.Sprintf("(calm: %d)", calmUse))
 	b.count("lost to a token endpoint that takes 10 s", found.gone(), 0, "")
 	return nil
 }
@@ -213,15 +213,27 @@ func (w *world) read(ctx context.Context, of []*connection, window time.Duration
 }
 
 // storm lets many callers want one connection whose access token has ended, over all
-// replicas at once, several times.
+// replicas at once, several times: as everybody knows, and as only Prisma knows.
 func storm(ctx context.Context, b *board, w *world) error {
-	counts := w.cfg.Counts
-	if err := w.ensure(ctx, counts.StormReplicas, patient()); err != nil {
+	if err := w.ensure(ctx, w.cfg.Counts.StormReplicas, patient()); err != nil {
 		return err
 	}
 	w.plat.set(weather{hang: 200 * time.Millisecond})
-	var exchanges []int
-	var old []int
+	for _, kind := range []struct {
+		name string
+		left time.Duration // of the access token's life, as far as the service knows
+	}{{"storm", -time.Second}, {"storm on a token that only Prisma ended", 30 * time.Minute}} {
+		if err := w.stormOf(ctx, b, kind.name, kind.left); err != nil {
+			return err
+		}
+	}
+	_, err := b.settle(ctx, w, "storm", false, false)
+	return err
+}
+
+func (w *world) stormOf(ctx context.Context, b *board, name string, left time.Duration) error {
+	counts := w.cfg.Counts
+	var exchanges, old []int
 	var took []time.Duration
 	failures := 0
 	for range counts.StormRuns {
@@ -233,26 +245,35 @@ func storm(ctx context.Context, b *board, w *world) error {
 		if err := w.plat.control(ctx, http.MethodPost, "expire-access-tokens", expire, nil); err != nil {
 			return err
 		}
-		if aged, err := w.db.age(ctx, -time.Second, c.uuid()); err != nil || aged != 1 {
+		if aged, err := w.db.age(ctx, left, c.uuid()); err != nil || aged != 1 {
 			return errors.Join(errors.New("the connection does not stand still"), err)
 		}
-		before, refused := w.plat.refreshes.Load(), w.plat.refusals.Load()
+		if err := pause(ctx, refusalAge+100*time.Millisecond); err != nil { // no refusal was lately
+			return err
+		}
+		before, err := w.tokens(ctx)
+		if err != nil {
+			return err
+		}
+		refused := w.plat.refusals.Load()
 		result, all := w.rush(ctx, counts.StormCallers, func(int) *connection { return c })
-		exchanges = append(exchanges, int(w.plat.refreshes.Load()-before))
+		after, err := w.tokens(ctx)
+		if err != nil {
+			return err
+		}
+		exchanges = append(exchanges, len(after[c.grant])-len(before[c.grant])) // others may be due by themselves
 		old = append(old, int(w.plat.refusals.Load()-refused))
 		took = append(took, all)
-		failures += result.of(func(status int) bool { return status != http.StatusOK })
-		if failures > 0 {
+		failed := result.of(func(status int) bool { return status != http.StatusOK })
+		if failures += failed; failed > 0 {
 			b.note("  answers: %s", result)
 		}
 	}
-	b.exactly("exchanges of a storm on one connection", slices.Max(exchanges), 1,
-		fmt.Sprintf("at most in %d runs, least %d", counts.StormRuns, slices.Min(exchanges)))
-	b.count("failed calls of the storm", failures, 0, fmt.Sprintf("of %d × %d", counts.StormRuns, counts.StormCallers))
-	b.count("calls of the storm that reached Prisma with the old token", slices.Max(old), counts.StormCallers/5, "at most in a run")
+	b.exactly("exchanges of a "+name, slices.Max(exchanges), 1, fmt.Sprintf("at most in %d runs, least %d", counts.StormRuns, slices.Min(exchanges)))
+	b.shed("failed calls of the "+name, failures, 0, fmt.Sprintf("of %d × %d", counts.StormRuns, counts.StormCallers))
+	b.count("calls with the old token in the "+name, slices.Max(old), counts.StormCallers/5, "at most in a run")
 	b.told(fmt.Sprintf("all %d callers answered, %d processes (goal 0.8 s)", counts.StormCallers, counts.StormReplicas), spreadOf(took))
-	_, err := b.settle(ctx, w, "storm", false, false)
-	return err
+	return nil
 }
 
 // refused lets Prisma refuse many access tokens at once that should still be good.
@@ -310,8 +331,8 @@ func refused(ctx context.Context, b *board, w *world) error {
 	}
 	of := fmt.Sprintf("of %d × %d", counts.StormRuns, counts.Refused)
 	b.count("connections refused at once with more than one exchange", double, 0, of)
-	b.count("connections refused at once with none", missing, 0, of)
-	b.count("failed calls of connections refused at once", failures, 0, of)
+	b.shed("connections refused at once with none", missing, 0, of)
+	b.shed("failed calls of connections refused at once", failures, 0, of)
 	b.told(fmt.Sprintf("all %d refused connections answered, %d processes (goal for 500: 4 s)", counts.Refused, counts.StormReplicas), spreadOf(took))
 	_, err := b.settle(ctx, w, "refused", false, false)
 	return err

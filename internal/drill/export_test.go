@@ -66,6 +66,11 @@ func (w *Wire) Close() error { return w.close() }
 
 // NewBoard returns a scoreboard.
 func NewBoard(out io.Writer, now func() time.Time) *Board {
+	return newBoard(Config{Out: out, Now: now, Timed: true})
+}
+
+// NewSharedBoard returns one of a run that shares its machine.
+func NewSharedBoard(out io.Writer, now func() time.Time) *Board {
 	return newBoard(Config{Out: out, Now: now})
 }
 

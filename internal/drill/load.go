@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -211,6 +212,12 @@ func (w *world) callDue(ctx context.Context, c *connection, t traffic, result *t
 	}
 	began := w.cfg.Now()
 	status, err := w.projects(ctx, r, c)
+	for range 3 { // a look at readiness may come late, and no proxy gives up at a refused connection
+		refused, ok := errors.AsType[*net.OpError](err)
+		if other := w.pick(); ok && refused.Op == "dial" && other != nil {
+			status, err = w.projects(ctx, other, c)
+		}
+	}
 	if err != nil {
 		status = 0
 	}

@@ -191,7 +191,7 @@ func rolls(ctx context.Context, b *board, w *world) error {
 	if err != nil {
 		return err
 	}
-	b.count("5xx or no answer during rolls", result.broken(), 0, fmt.Sprintf("of %d calls, %d rolls", result.all(), counts.Rolls))
+	b.shed("5xx or no answer during rolls", result.broken(), 0, fmt.Sprintf("of %d calls, %d rolls", result.all(), counts.Rolls))
 	b.count("lost in rolls", found.gone(), 0, "")
 	return nil
 }

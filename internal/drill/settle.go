@@ -32,7 +32,7 @@ func (b *board) settle(ctx context.Context, w *world, scenario string, leeway, a
 	if err != nil {
 		return comparison{}, err
 	}
-	b.add(found)
+	b.take(found)
 	for _, c := range found.lost {
 		c.lost++
 	}
@@ -48,7 +48,10 @@ func (b *board) settle(ctx context.Context, w *world, scenario string, leeway, a
 
 // closeIntents calls every connection whose refresh is open until it no longer is.
 func (w *world) closeIntents(ctx context.Context) error {
-	patience := w.numbers.lease() + w.numbers.hold + 25*time.Second
+	// A token that went unanswered is presented again when the lease of the last time has
+	// ended, and after a pause; the breaker may be open for a while at first. Twice, because
+	// a replica that died just now may have been at it.
+	patience := 2*(w.numbers.lease()+lateTo) + w.numbers.hold + 25*time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
