@@ -1,6 +1,7 @@
 package processtest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -29,9 +30,19 @@ type World struct {
 // its commands and replicas run.
 func NewWorld(t *testing.T, change func(in *Installation)) *World {
 	t.Helper()
+	return NewWorldBehind(t, "", change)
+}
+
+// NewWorldBehind is NewWorld where Prisma's authorization server is known by an origin
+// from which the test leads to SimulatorURL; "" is that itself.
+func NewWorldBehind(t *testing.T, origin string, change func(in *Installation)) *World {
+	t.Helper()
 	w := &World{Installation: NewInstallation(t)}
-	sim := prismasimtest.Start(t, func(c *prismasim.Config) { c.OnClockAdvance = w.advanceDatabase })
-	w.Installation.Values["PRISMA_API_URL"], w.Installation.Values["PRISMA_AUTH_URL"] = sim.URL, sim.URL
+	sim := prismasimtest.Start(t, func(c *prismasim.Config) {
+		c.OnClockAdvance = w.advanceDatabase
+		c.URL = cmp.Or(origin, c.URL)
+	})
+	w.Installation.Values["PRISMA_API_URL"], w.Installation.Values["PRISMA_AUTH_URL"] = sim.URL, cmp.Or(origin, sim.URL)
 	change(w.Installation)
 	w.Dev = &Dev{DevInfo: DevInfo{PublicURL: w.Installation.Values["PUBLIC_URL"], SimulatorURL: sim.URL, SampleAppURL: Acme}}
 	w.Tenant = w.createTenant(t, "Acme")
