@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,5 +235,56 @@ func TestRefreshWithAnotherClient(t *testing.T) {
 	wantKind(t, "AccessToken()", err, fault.ReconnectRequired)
 	if asked, _ := e.counts(); asked != 0 {
 		t.Errorf("%d exchanges, want 0", asked)
+	}
+}
+
+// A process whose clock is wrong, or jumps from one call to the next, refreshes when the
+// database says so: not earlier, not later and not twice, and hands out nothing that has
+// ended. Within a call it measures by a clock that does not jump, as Go's monotonic one.
+func TestRefreshByTheDatabasesClock(t *testing.T) {
+	t.Parallel()
+	const far = 10 * time.Minute
+	for name, offset := range map[string]func(call int64) time.Duration{
+		"fast":       func(int64) time.Duration { return far },
+		"slow":       func(int64) time.Duration { return -far },
+		"jumps":      func(call int64) time.Duration { return time.Duration(call%3-1) * far },
+		"runs ahead": func(call int64) time.Duration { return time.Duration(call) * far },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := openLeased(t)
+			e := startTokenEndpoint(t, "refresh-1")
+			e.latency = time.Millisecond
+			oauth, err := prisma.NewOAuth(prisma.OAuthConfig{AuthURL: e.URL})
+			ok(t, err)
+			var calls atomic.Int64
+			refresher, err := prisma.NewRefresher(prisma.RefresherConfig{
+				Exchanger: oauth, Now: func() time.Time { return clock().Add(offset(calls.Load())) },
+			})
+			ok(t, err)
+			t.Cleanup(func() { _ = refresher.Wait(t.Context()) })
+			connection := l.PrismaConnection(l.owner, l.id)
+			ask := func(when string, exchanges int) {
+				t.Helper()
+				for range 20 {
+					calls.Add(1)
+					tokens, err := refresher.AccessToken(t.Context(), connection)
+					ok(t, err)
+					if now := one[time.Time](t, l.service, `SELECT app.wall_clock()`); !tokens.ExpiresAt.After(now) {
+						t.Fatalf("%s: it hands out a token that ended at %s, now is %s", when, tokens.ExpiresAt, now)
+					}
+				}
+				if asked, replays := e.counts(); asked != exchanges || replays != 0 {
+					t.Errorf("%s: %d token requests and %d replays, want %d and none", when, asked, replays, exchanges)
+				}
+			}
+			ask("fresh", 0)
+			l.db.Advance(t, 30*time.Minute)
+			ask("halfway", 0)
+			l.db.Advance(t, 31*time.Minute)
+			ask("after its end", 1)
+			l.db.Advance(t, 61*time.Minute)
+			ask("after the next one's", 2)
+		})
 	}
 }
