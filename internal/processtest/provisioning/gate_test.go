@@ -1,7 +1,10 @@
 package provisioning_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -17,10 +20,11 @@ import (
 type gate struct {
 	url string
 
-	mu    sync.Mutex
-	plan  []stop
-	held  chan struct{} // closed when the last stop of the plan has been reached
-	leave chan struct{} // closed when the held request may go
+	mu     sync.Mutex
+	marker string // of the last create that was stopped
+	plan   []stop
+	held   chan struct{} // closed when the last stop of the plan has been reached
+	leave  chan struct{} // closed when the held request may go
 }
 
 // stop is something that happens to the next request that fits.
@@ -58,12 +62,24 @@ func (g *gate) set(plan ...stop) (held <-chan struct{}, leave func()) {
 	return g.held, sync.OnceFunc(func() { close(g.leave) })
 }
 
-// next takes the next stop from the plan if the request fits it.
+// next takes the next stop from the plan if the request fits it. Replicas look for what
+// earlier operations made, too: a look fits only if it is for the marker of the create
+// that was stopped.
 func (g *gate) next(r *http.Request) (at stop, last, fits bool, held, leave chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.plan) == 0 || g.plan[0].method != r.Method || !strings.HasSuffix(r.URL.Path, g.plan[0].suffix) {
 		return stop{}, false, false, nil, nil
+	}
+	if r.Method == http.MethodGet && r.URL.Query().Get("logicalId") != g.marker {
+		return stop{}, false, false, nil, nil
+	}
+	if body, err := io.ReadAll(r.Body); err == nil {
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		var create struct{ LogicalID string }
+		if json.Unmarshal(body, &create) == nil && create.LogicalID != "" {
+			g.marker = create.LogicalID
+		}
 	}
 	at, g.plan = g.plan[0], g.plan[1:]
 	return at, len(g.plan) == 0, true, g.held, g.leave

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -54,7 +55,7 @@ type answer struct {
 	database processtest.Database
 }
 
-// post sends a creating call under a key.
+// post sends a creating call under a key; "": without one.
 func (w *world) post(ctx context.Context, r *processtest.Replica, path, key string, body any) answer {
 	content, err := json.Marshal(body)
 	if err != nil {
@@ -71,7 +72,9 @@ func (w *world) post(ctx context.Context, r *processtest.Replica, path, key stri
 		request.Header.Set("Content-Type", "application/json")
 	}
 	request.Header.Set("Authorization", "Bearer "+w.APIKey)
-	request.Header.Set("Idempotency-Key", key)
+	if key != "" {
+		request.Header.Set("Idempotency-Key", key)
+	}
 	response, err := processtest.PlainClient().Do(request)
 	if err != nil {
 		return answer{}
@@ -204,7 +207,8 @@ func (w *world) keepUnsaved(t *testing.T, leave func()) (release func()) {
 	return release
 }
 
-// leaseOver lets the time pass that a dead replica's operation stays its own.
+// leaseOver lets the time pass that a dead replica's operation stays its own, and puts
+// off the look of the job: here it is the client that asks again.
 func (w *world) leaseOver(t *testing.T) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), w.Installation.DB.AdminURL)
@@ -212,7 +216,10 @@ func (w *world) leaseOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.WithoutCancel(t.Context()))
-	if _, err := conn.Exec(t.Context(), `UPDATE operations SET lease_until = app.wall_clock() - interval '1 ms' WHERE status = 'running'`); err != nil {
+	if _, err := conn.Exec(t.Context(), `
+		UPDATE operations SET lease_until = app.wall_clock() - interval '1 ms',
+			sweep_at = CASE WHEN sweep_at IS NOT NULL THEN app.now() + interval '10 min' END
+		WHERE status = 'running'`); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -279,6 +286,33 @@ func (w *world) wantNothingElse(t *testing.T, asked int) {
 	if n := w.Count(t, `SELECT count(*) FROM operations WHERE status <> 'done'`); n != 0 {
 		t.Errorf("%d operations are not done", n)
 	}
+}
+
+// A replica is killed in the middle of a call without a key, so that no client can take
+// it up: the next one that starts finds what was made, and tells.
+func TestNobodyAsksAgain(t *testing.T) {
+	t.Parallel()
+	w := open(t)
+	victim := processtest.StartServe(t, w.settings)
+	held, leave := w.gate.set(stop{method: http.MethodPost, suffix: "/v1/projects", processed: true})
+	called := make(chan answer, 1)
+	go func() {
+		called <- w.post(t.Context(), victim, "/databases", "", map[string]string{"name": "shop", "region": "us-east-1"})
+	}()
+	<-held
+	victim.Signal(t, syscall.SIGKILL)
+	victim.Wait(t)
+	leave()
+	<-called
+	w.survivor.Stop(t, syscall.SIGTERM)
+	w.leaseOver(t)
+	w.Advance(t, 11*time.Minute)
+	w.survivor = processtest.StartServeAt(t, w.settings, w.Installation.Public)
+	processtest.AwaitRecord(t, w.survivor, "INFO", "looked for late landings")
+	if n := w.names(t, "/projects")["shop"]; n != 1 {
+		t.Errorf("%d projects, want 1", n)
+	}
+	w.wantNothingElse(t, 1)
 }
 
 // A replica is killed while it rotates: the same key rotates again, and what it gives
