@@ -250,6 +250,7 @@ func (s *service) everySpool(t *testing.T, f furnished, moved tenants.Connection
 func (s *service) everyLedger(t *testing.T, f furnished) {
 	t.Helper()
 	ctx, do := t.Context(), do(t)
+	do(s.AuditEntries(ctx, f.tenant, tenants.AuditFilter{Limit: 10}))
 	do(s.CheckpointLedger(ctx, time.Hour))
 	do(s.FoldLedger(ctx, 0))
 	// Audit rows of an earlier version, which chained none: the next row covers them, or a job.
