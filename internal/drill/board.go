@@ -148,8 +148,8 @@ func (b *board) verify(ctx context.Context, w *world, scenario string) error {
 	return nil
 }
 
-// summary adds the figures that hold for the run as a whole.
-func (b *board) summary(ctx context.Context, w *world) error {
+// losses adds what the run as a whole has cost.
+func (b *board) losses(w *world) {
 	exchanges := int(w.plat.refreshes.Load())
 	of := fmt.Sprintf("of %d exchanges", exchanges)
 	lost := b.verdicts[lostUnanswered] + b.verdicts[lostWithProcess] + b.verdicts[avoidable] + b.verdicts[silent]
@@ -159,6 +159,11 @@ func (b *board) summary(ctx context.Context, w *world) error {
 	b.count("connections whose refresh never came to an end", b.verdicts[unsettled], 0, "")
 	b.count("refresh tokens presented twice, but for late retries", b.repeated, 0, of)
 	b.count("runs of `ledger verify` with findings", len(b.findings), 0, "("+b.verified+")")
+}
+
+// summary adds the figures that hold for the run as a whole.
+func (b *board) summary(ctx context.Context, w *world) error {
+	b.losses(w)
 	wrong, err := w.announcements(ctx)
 	if err != nil {
 		return err

@@ -75,6 +75,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		began := cfg.Now()
 		b.note("%s: %s", s.name, s.about)
 		if err := s.run(ctx, b, w); err != nil {
+			b.losses(w) // they may be why it did not come to its end
+			b.print()
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		b.note("  %.1f s", cfg.Now().Sub(began).Seconds())
