@@ -19,17 +19,17 @@ import (
 type asked struct{ served, refused atomic.Int64 }
 
 // ask sends a request and counts it; a 429 must say when to come back.
-func (a *asked) ask(ctx context.Context, t *testing.T, client *http.Client, origin, key string) {
-	t.Helper()
+func (a *asked) ask(ctx context.Context, tb testing.TB, client *http.Client, origin, key string) {
+	tb.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, origin+"/v1/tenant", http.NoBody)
 	if err != nil {
-		t.Error(err)
+		tb.Error(err)
 		return
 	}
 	r.Header.Set("Authorization", "Bearer "+key)
 	answer, err := client.Do(r)
 	if err != nil {
-		t.Error(err)
+		tb.Error(err)
 		return
 	}
 	defer answer.Body.Close()
@@ -40,13 +40,13 @@ func (a *asked) ask(ctx context.Context, t *testing.T, client *http.Client, orig
 	case http.StatusTooManyRequests:
 		a.refused.Add(1)
 		if n, err := strconv.Atoi(answer.Header.Get("Retry-After")); err != nil || n < 1 {
-			t.Errorf("Retry-After is %q", answer.Header.Get("Retry-After"))
+			tb.Errorf("Retry-After is %q", answer.Header.Get("Retry-After"))
 		}
 	default:
-		t.Errorf("status %d", answer.StatusCode)
+		tb.Errorf("status %d", answer.StatusCode)
 	}
 	if !strings.HasPrefix(answer.Header.Get("RateLimit"), `"requests";r=`) {
-		t.Errorf("RateLimit is %q", answer.Header.Get("RateLimit"))
+		tb.Errorf("RateLimit is %q", answer.Header.Get("RateLimit"))
 	}
 }
 
