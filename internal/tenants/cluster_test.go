@@ -179,11 +179,17 @@ func (c *cluster) stop(how syscall.Signal) {
 func primary(t *testing.T) *cluster {
 	t.Helper()
 	c := newCluster(t)
+	c.setUp()
+	return c
+}
+
+// setUp makes the cluster, starts it and migrates its database "connect".
+func (c *cluster) setUp() {
+	c.t.Helper()
 	c.run("initdb", "-D", c.data(), "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--no-locale")
 	c.start()
 	c.sql("postgres", `CREATE ROLE connect_owner LOGIN CREATEROLE`, `CREATE DATABASE connect OWNER connect_owner`)
-	ok(t, migrations.Up(t.Context(), c.url("connect_owner", "connect"), migrations.Options{Environment: "test"}))
-	return c
+	ok(c.t, migrations.Up(c.t.Context(), c.url("connect_owner", "connect"), migrations.Options{Environment: "test"}))
 }
 
 // sql runs statements as the superuser, each in a transaction of its own.
