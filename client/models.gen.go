@@ -676,6 +676,10 @@ type SessionID = string
 type ListAuditEntriesParams struct {
 	// After Only entries with a higher number, to go on where you stopped.
 	After int64
+	// Action Only entries of this action.
+	Action string
+	// Target Only entries about this id.
+	Target string
 	// Cursor The `nextCursor` of the page before, with the same filters. Without it the list begins.
 	Cursor Cursor
 	// Limit How many items a page has at most.

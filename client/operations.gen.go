@@ -10,7 +10,7 @@ import (
 
 // ListAuditEntries is the operation "List what was done":
 //
-//	GET /v1/audit?after=&cursor=&limit=
+//	GET /v1/audit?after=&action=&target=&cursor=&limit=
 //	200 []AuditEntry
 //
 // The audit log of your tenant, the oldest first: every change, and every call to Prisma that changes something,
@@ -23,6 +23,8 @@ func (c *Client) ListAuditEntries(ctx context.Context, params ListAuditEntriesPa
 		path:   "/v1/audit",
 		query: []param{
 			{"after", text(params.After)},
+			{"action", text(params.Action)},
+			{"target", text(params.Target)},
 			{"cursor", text(params.Cursor)},
 			{"limit", text(params.Limit)},
 		},
