@@ -17,7 +17,6 @@ import (
 // closed: whoever dials waits, and has sent nothing.
 type gate struct {
 	url      string
-	to       string
 	listener *net.TCPListener
 	ended    chan struct{} // the loop that takes connections has
 	filled   []net.Conn
@@ -50,7 +49,7 @@ func newGate(t *testing.T) *gate {
 // open takes connections and leads them to a URL.
 func (g *gate) open(t *testing.T, to string) {
 	t.Helper()
-	g.to = "127.0.0.1:" + processtest.Port(t, to)
+	to = "127.0.0.1:" + processtest.Port(t, to)
 	for _, conn := range g.filled {
 		_ = conn.Close()
 	}
@@ -66,14 +65,14 @@ func (g *gate) open(t *testing.T, to string) {
 			if err != nil {
 				return
 			}
-			go g.lead(context.WithoutCancel(t.Context()), conn)
+			go lead(context.WithoutCancel(t.Context()), conn, to)
 		}
 	}()
 }
 
-func (g *gate) lead(ctx context.Context, from net.Conn) {
+func lead(ctx context.Context, from net.Conn, address string) {
 	defer from.Close()
-	to, err := (&net.Dialer{}).DialContext(ctx, "tcp", g.to)
+	to, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return
 	}
