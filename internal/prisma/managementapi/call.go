@@ -238,19 +238,25 @@ func (k call) succeeds(status int) bool {
 	})
 }
 
-// open sends one request and returns the answer, whose body its caller closes. Every
-// error is a *FetchError.
+// open sends the request of a call and returns the answer, whose body its caller closes.
+// Every error is a *FetchError.
+func (c *Client) open(ctx context.Context, call call, authorization string) (*http.Response, error) {
+	return c.sendOnce(ctx, func(ctx context.Context) (*http.Request, error) { return c.newRequest(ctx, call, authorization) })
+}
+
+// sendOnce sends the request that build makes and returns the answer, whose body its
+// caller closes. Every error is a *FetchError.
 //
 // Go's transport repeats some requests on its own when a connection fails, those without
 // a body above all, and over HTTP/2 without a limit. So the request ends as soon as it
 // would be written a second time: whether to repeat it is decided in repeat alone.
-func (c *Client) open(ctx context.Context, call call, authorization string) (*http.Response, error) {
+func (c *Client) sendOnce(ctx context.Context, build func(ctx context.Context) (*http.Request, error)) (*http.Response, error) {
 	if ctx.Err() != nil {
 		return nil, &FetchError{cause: context.Cause(ctx)}
 	}
 	once, end := context.WithCancelCause(ctx)
 	var wanted, connected, wrote atomic.Bool // once connected, bytes may have left
-	req, err := c.newRequest(httptrace.WithClientTrace(once, &httptrace.ClientTrace{
+	req, err := build(httptrace.WithClientTrace(once, &httptrace.ClientTrace{
 		GetConn: func(string) { wanted.Store(true) },
 		GotConn: func(httptrace.GotConnInfo) {
 			connected.Store(true)
@@ -259,7 +265,7 @@ func (c *Client) open(ctx context.Context, call call, authorization string) (*ht
 			}
 		},
 		WroteHeaders: func() { wrote.Store(true) },
-	}), call, authorization)
+	}))
 	if err != nil {
 		end(nil)
 		return nil, &FetchError{cause: err}
