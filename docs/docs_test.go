@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/provisioning/passthrough"
 )
 
 // root is the top of the repository: tests run in the directory of their package.
@@ -184,6 +185,18 @@ func TestErrorTableNamesEveryKind(t *testing.T) {
 	}
 }
 
+func TestRefusedOperationsTable(t *testing.T) {
+	t.Parallel()
+	var want, got [][]string
+	for _, r := range passthrough.Refusals() {
+		want = append(want, []string{r.Operation, r.Reason})
+	}
+	got = append(got, table(t, "docs/partners.md", "operation")...)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("refused operations (-code +table):\n%s", diff)
+	}
+}
+
 // TestExamplesAreMarked: a shell example is run by a test, or names nothing but make
 // targets that exist.
 func TestExamplesAreMarked(t *testing.T) {
@@ -194,8 +207,8 @@ func TestExamplesAreMarked(t *testing.T) {
 		}
 		for _, example := range blocks(read(t, document)) {
 			switch {
-			case !strings.HasPrefix(example.info, "sh") && !strings.HasPrefix(example.info, "bash"):
-			case example.info == "sh test", example.info == "sh test background":
+			case !strings.HasPrefix(example.info, "sh") && !strings.HasPrefix(example.info, "bash") && !strings.HasPrefix(example.info, "ts"):
+			case example.info == "sh test", example.info == "sh test background", example.info == "ts test":
 			case example.info == "sh by-hand":
 				target, ok := strings.CutPrefix(strings.TrimSpace(example.text), "make ")
 				out, err := exec.CommandContext(t.Context(), "make", "-C", root, "-n", target).CombinedOutput()

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/connect-prisma/server/internal/devpg"
+	"github.com/connect-prisma/server/internal/nodetest"
 )
 
 // startLimit bounds a start of dev, which may have to make a cluster first.
@@ -70,6 +71,8 @@ func (s *shell) run(t *testing.T, text string) {
 	all := blocks(text)
 	for i, example := range all {
 		switch example.info {
+		case "ts test":
+			s.module(t, example.text)
 		case "sh test":
 			out := s.block(t, example.text)
 			if i+1 < len(all) && all[i+1].info == "json" {
@@ -101,6 +104,22 @@ func (s *shell) block(t *testing.T, text string) []byte {
 	s.env = strings.Split(strings.TrimSuffix(string(env), "\x00"), "\x00")
 	s.ran++
 	return out.Bytes()
+}
+
+// module runs an example in TypeScript that has no types of its own, with the reader's
+// variables in its environment and Prisma's SDK installed.
+func (s *shell) module(t *testing.T, text string) {
+	t.Helper()
+	installed := nodetest.Installed(t, filepath.Join(root, "internal/prisma/sdkcompare/testdata"))
+	process := nodetest.Start(t, installed, []byte(s.replace.Replace(text)+"\nprocess.exit(0);\n"), func(cmd *exec.Cmd) error {
+		cmd.Env = s.env
+		return nil
+	})
+	defer process.Kill()
+	if err := process.Wait(); err != nil || process.Said.Len() > 0 {
+		t.Fatalf("%v:\n%s\nit said: %s", err, text, process.Said)
+	}
+	s.ran++
 }
 
 // background starts one command, which has to end cleanly when the test is over.
@@ -271,7 +290,7 @@ func TestExamplesForPartners(t *testing.T) {
 	tour := newShell(dir, binary)
 	tour.run(t, read(t, "README.md"))
 	partner.run(t, after)
-	if partner.ran < 9 || tour.ran < 2 {
+	if partner.ran < 11 || tour.ran < 2 {
 		t.Errorf("%d examples for partners and %d of the tour ran", partner.ran, tour.ran)
 	}
 	checkStatuses(t, dir)

@@ -21,6 +21,7 @@ import (
 	"github.com/connect-prisma/server/internal/prisma"
 	"github.com/connect-prisma/server/internal/prisma/managementapi"
 	"github.com/connect-prisma/server/internal/provisioning"
+	"github.com/connect-prisma/server/internal/provisioning/passthrough"
 	"github.com/connect-prisma/server/internal/tenants"
 	"github.com/connect-prisma/server/migrations"
 	"github.com/connect-prisma/server/web"
@@ -202,6 +203,10 @@ func (s *service) build() error {
 	if err != nil {
 		return err
 	}
+	passThrough, err := passthrough.New(passthrough.Config{Store: s.store, Caller: caller, Logger: s.log})
+	if err != nil {
+		return err
+	}
 	pages, err := web.New()
 	if err != nil {
 		return err
@@ -216,7 +221,7 @@ func (s *service) build() error {
 		return err
 	}
 	s.api, err = httpapi.New(httpapi.Config{
-		Store: s.store, Flow: s.flow, Provisioning: provisioner, Pages: pages, PublicURL: s.cfg.PublicURL,
+		Store: s.store, Flow: s.flow, Provisioning: provisioner, PassThrough: passThrough, Pages: pages, PublicURL: s.cfg.PublicURL,
 		Now: time.Now, Logger: s.log, TrustedHops: s.cfg.TrustedHops, MountAdmin: dashboard.Mount,
 	})
 	if err != nil {
@@ -295,6 +300,7 @@ func (s *service) drain(ctx context.Context, server *http.Server) error {
 	s.log.InfoContext(ctx, "draining")
 	s.api.Drain()
 	pause(ctx, s.cfg.DrainDelay) // serving as ever, exchanges too
+	s.api.EndStreams()
 	served := make(chan error, 1)
 	go func() {
 		within, cancel := context.WithTimeout(ctx, requestsFor)

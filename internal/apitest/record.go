@@ -226,6 +226,16 @@ func (e exchange) kindOfPath() string {
 
 func (e exchange) isPage() bool { return strings.HasPrefix(e.header.Get("Content-Type"), "text/html") }
 
+// isPrismas reports whether an error is Prisma's own, in its own form, which the
+// pass-through leaves as it is.
+func (e exchange) isPrismas() bool {
+	var p struct {
+		Error struct{ Code, Message string }
+	}
+	return strings.Contains(e.path, "/prisma/v1/") && e.header.Get("Content-Type") == "application/json" &&
+		json.Unmarshal(e.body, &p) == nil && p.Error.Code != "" && p.Error.Message != ""
+}
+
 // badHeaders lists the security headers that an answer lacks.
 func (e exchange) badHeaders() []string {
 	var bad []string
@@ -281,7 +291,7 @@ func (r *record) badRedirect(e exchange) []string {
 
 // badProblem checks the errors of the API.
 func (e exchange) badProblem() []string {
-	if e.status < http.StatusBadRequest || e.isPage() || e.method == http.MethodHead || !strings.HasPrefix(e.path, "/v1") {
+	if e.status < http.StatusBadRequest || e.isPage() || e.method == http.MethodHead || !strings.HasPrefix(e.path, "/v1") || e.isPrismas() {
 		return nil
 	}
 	var p struct {
@@ -316,7 +326,7 @@ func (r *record) shownSecrets(e exchange) []string {
 				e.status == http.StatusConflict || e.path == "/connect/"+text
 		case "connection string":
 			handOver = e.method == http.MethodPost && (e.status == http.StatusCreated ||
-				e.status == http.StatusOK && strings.HasSuffix(e.path, "/rotate"))
+				e.status == http.StatusOK && strings.HasSuffix(e.path, "/rotate") || strings.Contains(e.path, "/prisma/v1/"))
 		case "API key":
 			handOver = e.method == http.MethodPost && e.status == http.StatusCreated && e.path == "/v1/keys/rotate"
 		}

@@ -81,6 +81,11 @@ func (w *wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	_, _ = rw.Write(answer.Body.Bytes()) // a client that hung up needs no answer
 }
 
+// Upstream puts a handler before Prisma, which gets what is left to next.
+func (w *World) Upstream(change func(next http.Handler) http.Handler) {
+	w.wire.pass(change(*w.wire.next.Load()))
+}
+
 // noteForm notes what a token request brings.
 func (w *wire) noteForm(r *http.Request) {
 	body, err := io.ReadAll(r.Body)

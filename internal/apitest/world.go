@@ -25,6 +25,7 @@ import (
 	"github.com/connect-prisma/server/internal/prismasim"
 	"github.com/connect-prisma/server/internal/prismasim/prismasimtest"
 	"github.com/connect-prisma/server/internal/provisioning"
+	"github.com/connect-prisma/server/internal/provisioning/passthrough"
 	"github.com/connect-prisma/server/internal/redact"
 	"github.com/connect-prisma/server/internal/sealing"
 	"github.com/connect-prisma/server/internal/tenants"
@@ -145,11 +146,13 @@ func (w *World) build(t *testing.T, o options) {
 	check(t, err)
 	provisioner, err := provisioning.New(provisioning.Config{Store: w.Store, Caller: caller, Client: client, Now: w.Now, Logger: log})
 	check(t, err)
+	passThrough, err := passthrough.New(passthrough.Config{Store: w.Store, Caller: caller, Logger: log})
+	check(t, err)
 	pages, err := web.New()
 	check(t, err)
 	w.API, err = httpapi.New(httpapi.Config{
-		Store: w.Store, Flow: w.Flow, Provisioning: provisioner, Pages: pages, PublicURL: PublicURL, Now: w.Now, Logger: log,
-		AuthFailures: o.failures,
+		Store: w.Store, Flow: w.Flow, Provisioning: provisioner, PassThrough: passThrough, Pages: pages,
+		PublicURL: PublicURL, Now: w.Now, Logger: log, AuthFailures: o.failures,
 	})
 	check(t, err)
 	t.Cleanup(func() { w.record.judge(t) })

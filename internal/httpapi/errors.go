@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"math"
@@ -76,6 +77,9 @@ func (s *Server) newProblem(err error, requestID string) problem {
 		for _, f := range e.Fields {
 			p.Errors = append(p.Errors, problemField(f))
 		}
+	} else if e, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		kind, p.Status = fault.InvalidRequest, http.StatusRequestEntityTooLarge
+		p.Detail = fmt.Sprintf("The body is too large; %d KiB are allowed.", e.Limit>>10)
 	} else if e, ok := errors.AsType[*echo.HTTPError](err); ok { // the router's own, and the body limit's
 		kind, p.Status, p.Detail = ofHTTPError(e)
 	} else if errors.Is(err, context.Canceled) { // the client left, or half of it
@@ -137,6 +141,9 @@ func (p problem) MarshalJSON() ([]byte, error) {
 func (s *Server) handleError(err error, c echo.Context) {
 	ctx := c.Request().Context()
 	p := s.newProblem(err, requestID(c))
+	if isPassThrough(c) {
+		p.Extra = withPrismaError(p)
+	}
 	if c.Response().Committed {
 		return // half an answer is out: nothing can be mended
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/provisioning/passthrough"
 	"github.com/connect-prisma/server/internal/tenants"
 )
 
@@ -80,6 +81,9 @@ func (s *Server) record(next echo.HandlerFunc) echo.HandlerFunc {
 			attrs = append(attrs, slog.String("error", err.Error()))
 		}
 		s.cfg.Logger.LogAttrs(c.Request().Context(), level, "request", attrs...)
+		if errors.Is(err, passthrough.ErrBroken) {
+			panic(http.ErrAbortHandler) // cuts the connection: half an answer must not look whole
+		}
 		return nil
 	}
 }

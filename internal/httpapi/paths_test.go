@@ -151,7 +151,9 @@ func TestWrongMethodsAreTold(t *testing.T) {
 	w := apitest.New(t)
 	methods := map[string][]string{}
 	for _, r := range apiRoutes(t, w) {
-		methods[r.path] = append(methods[r.path], r.method)
+		if !r.passesThrough() { // which methods there are depends on Prisma's path
+			methods[r.path] = append(methods[r.path], r.method)
+		}
 	}
 	methods["/oauth/callback"] = []string{http.MethodGet}
 	methods["/connect/:token"] = []string{http.MethodGet, http.MethodHead, http.MethodPost}

@@ -37,6 +37,7 @@ type Config struct {
 	Store        Store
 	Flow         *oauthflow.Flow
 	Provisioning Provisioning
+	PassThrough  PassThrough
 	Pages        *web.Pages
 	PublicURL    string // this service's origin, no trailing slash
 	Now          func() time.Time
@@ -99,12 +100,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.Serv
 // while those that are here finish.
 func (s *Server) Drain() { s.draining.Store(true) }
 
+// EndStreams ends the streams of the pass-through, which could hold up the end of the
+// process for an hour. Their clients open them anew, elsewhere by now.
+func (s *Server) EndStreams() { s.cfg.PassThrough.Drain() }
+
 func (s *Server) routes() {
 	e := s.echo
 
 	// Partner backends: what the contract says, with what it says in front of it.
 	contract.RegisterHandlersWithOptions(e, contract.NewStrictHandler(handlers{s}, nil),
 		contract.RegisterHandlersOptions{OperationMiddlewares: s.guards()})
+
+	s.passThroughRoutes()
 
 	// End users' browsers.
 	e.Match([]string{http.MethodGet, http.MethodHead}, "/connect/:token", s.showConnect)

@@ -2,10 +2,7 @@ package sdkcompare_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
@@ -15,62 +12,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/connect-prisma/server/internal/nodetest"
 )
-
-// needsNode is what to do when node or npm is missing. The test fails then: a comparison
-// that did not take place proves nothing.
-const needsNode = "this test runs Prisma's own SDK and needs Node.js 18 or newer with npm: " +
-	"on Debian run .ci/packages node, elsewhere install it from your package manager (macOS: brew install node)"
-
-// installed returns a directory whose node_modules hold the packages of
-// testdata/package-lock.json, nothing else and at those versions. It is kept in the
-// user's cache, under the fingerprint of the lock file, so that only the first run on a
-// machine needs the npm registry.
-func installed(t *testing.T) string {
-	t.Helper()
-	if _, err := exec.LookPath("npm"); err != nil {
-		t.Fatal(needsNode)
-	}
-	lock := readTestdata(t, "package-lock.json")
-	sum := sha256.Sum256(lock)
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir() // no home directory
-	}
-	parent := filepath.Join(cache, "connect-prisma-sdkcompare")
-	dir := filepath.Join(parent, hex.EncodeToString(sum[:8]))
-	if _, err := os.Stat(dir); err == nil {
-		return dir
-	}
-	if err := os.MkdirAll(parent, 0o700); err != nil {
-		t.Fatalf("make the cache for npm packages: %v", err)
-	}
-	// Installed beside it and then renamed, so that one that exists is whole.
-	building, err := os.MkdirTemp(parent, "building-") //nolint:usetesting // renamed below: it has to be on that disk
-	if err != nil {
-		t.Fatalf("make the cache for npm packages: %v", err)
-	}
-	defer os.RemoveAll(building)
-	for name, content := range map[string][]byte{"package.json": readTestdata(t, "package.json"), "package-lock.json": lock} {
-		if err := os.WriteFile(filepath.Join(building, name), content, 0o600); err != nil {
-			t.Fatalf("copy %s: %v", name, err)
-		}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	npm := exec.CommandContext(ctx, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline",
-		"--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000")
-	npm.Dir = building
-	if out, err := npm.CombinedOutput(); err != nil {
-		t.Fatalf("install Prisma's SDK, which takes the npm registry the first time: npm ci: %v\n%s", err, out)
-	}
-	if err := os.Rename(building, dir); err != nil {
-		if _, statErr := os.Stat(dir); statErr != nil { // another run was not quicker either
-			t.Fatalf("keep the installed packages: %v", err)
-		}
-	}
-	return dir
-}
 
 func readTestdata(t *testing.T, name string) []byte {
 	t.Helper()
@@ -84,8 +28,7 @@ func readTestdata(t *testing.T, name string) []byte {
 // node is the process in which Prisma's SDK runs. It serves any number of scenarios at
 // once.
 type node struct {
-	input  io.WriteCloser
-	stderr *bytes.Buffer // to be read when the process has ended
+	input io.WriteCloser
 
 	mu        sync.Mutex
 	next      int
@@ -106,41 +49,31 @@ type nodeAnswer struct {
 // startNode starts the process; it ends with the test.
 func startNode(t *testing.T) *node {
 	t.Helper()
-	if _, err := exec.LookPath("node"); err != nil {
-		t.Fatal(needsNode)
-	}
-	n := &node{waiting: map[int]chan nodeAnswer{}, contended: map[string]chan struct{}{}, stderr: &bytes.Buffer{}}
-	// As text on the command line it finds its packages below the working directory.
-	ctx, kill := context.WithCancel(context.WithoutCancel(t.Context())) // ends after the test's clean-up
-	command := exec.CommandContext(ctx, "node", "--input-type=module", "--eval", string(readTestdata(t, "driver.mjs")))
-	command.Dir = installed(t)
-	command.Stderr = n.stderr
-	output, err := command.StdoutPipe()
-	if err != nil {
-		t.Fatalf("start node: %v", err)
-	}
-	if n.input, err = command.StdinPipe(); err != nil {
-		t.Fatalf("start node: %v", err)
-	}
-	if err := command.Start(); err != nil {
-		t.Fatalf("start node: %v", err)
-	}
+	n := &node{waiting: map[int]chan nodeAnswer{}, contended: map[string]chan struct{}{}}
+	var output io.Reader
+	process := nodetest.Start(t, nodetest.Installed(t, "testdata"), readTestdata(t, "driver.mjs"), func(cmd *exec.Cmd) (err error) {
+		if output, err = cmd.StdoutPipe(); err != nil {
+			return err
+		}
+		n.input, err = cmd.StdinPipe()
+		return err
+	})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		n.read(output)
 	}()
 	t.Cleanup(func() {
-		defer kill()
+		defer process.Kill()
 		n.input.Close() // the driver ends by itself
 		select {
 		case <-done:
 		case <-time.After(20 * time.Second):
-			kill()
+			process.Kill()
 			<-done
 		}
-		if err := command.Wait(); err != nil || n.stderr.Len() > 0 {
-			t.Errorf("node ended: %v\n%s", err, n.stderr)
+		if err := process.Wait(); err != nil || process.Said.Len() > 0 {
+			t.Errorf("node ended: %v\n%s", err, process.Said)
 		}
 	})
 	return n

@@ -17,6 +17,23 @@ const allowed = ""
 // decision is what was decided about one operation: "" or the reason of a refusal.
 type decision struct{ method, path, refusal string }
 
+// Refusal is an operation that is not passed through.
+type Refusal struct {
+	Operation string // method and path, as in the interface document
+	Reason    string
+}
+
+// Refusals returns the operations that are not passed through.
+func Refusals() []Refusal {
+	var all []Refusal
+	for _, d := range decisions() {
+		if d.refusal != allowed {
+			all = append(all, Refusal{Operation: d.method + " " + d.path, Reason: d.refusal})
+		}
+	}
+	return all
+}
+
 // decisions has every operation of the interface document. One that the document gains
 // is as unknown as any other address until somebody decides about it here, looking for
 // this: would it hand out or take over power that outlives the connection? Secrets of a
