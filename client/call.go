@@ -25,7 +25,7 @@ const maxAnswer = 10 << 20
 // Causes of an UnreachableError; with the last two nothing was sent.
 var (
 	errTooLarge = fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
-	errNotKeyed = errors.New("this call creates nothing and takes no Idempotency-Key")
+	errNotKeyed = errors.New("this call takes no Idempotency-Key")
 	errKey      = errors.New("an Idempotency-Key has 1 to 255 printable ASCII characters")
 )
 

@@ -27,7 +27,7 @@
 //
 // # What is sent twice
 //
-// Reads, and creating calls that have an Idempotency-Key, are repeated after 429, 503 and
+// Reads, and creating calls and rotations that have an Idempotency-Key, are repeated after 429, 503 and
 // failures of the network, and creating calls also while the same operation is under way.
 // Each is sent Options.Attempts times at most and all within Options.Timeout; Retry-After
 // is obeyed, and a longer one than the time allows ends the call at once. Everything else

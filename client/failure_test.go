@@ -221,13 +221,13 @@ func TestRepetition(t *testing.T) {
 	}
 }
 
-func TestAKeyIsForCreations(t *testing.T) {
+func TestAKeyIsForCallsThatTakeOne(t *testing.T) {
 	t.Parallel()
 
 	connect := newClient(t, client.Options{}, func(http.ResponseWriter, *http.Request) { t.Error("it was sent") })
-	_, err := connect.RotateCredentials(t.Context(), "cnx_1", "db_1", "con_1", client.WithIdempotencyKey("order-1"))
+	_, err := connect.CheckConnection(t.Context(), "cnx_1", client.WithIdempotencyKey("order-1"))
 	if failure, ok := errors.AsType[*client.UnreachableError](err); !ok || failure.Sent {
-		t.Errorf("RotateCredentials() = %v, want a refusal", err)
+		t.Errorf("CheckConnection() = %v, want a refusal", err)
 	}
 	for _, key := range []string{"line\nbreak", strings.Repeat("x", 256), "ключ"} {
 		_, err := connect.CreateProject(t.Context(), "cnx_1", client.CreateProjectRequest{}, client.WithIdempotencyKey(key))

@@ -14,8 +14,8 @@ type callOptions struct {
 
 // WithIdempotencyKey names a creating call, by an order number for example: 1 to 255
 // printable ASCII characters. However often the same call is sent with the same key, one
-// thing is made, so that such a call is repeated by itself. On a call that creates nothing
-// it is refused before anything is sent.
+// thing is made, so that such a call is repeated by itself. Rotating credentials takes a
+// key too. On a call that takes none it is refused before anything is sent.
 func WithIdempotencyKey(key string) CallOption {
 	return func(o *callOptions) { o.idempotencyKey = key }
 }

@@ -208,7 +208,8 @@ func TestExamplesAreMarked(t *testing.T) {
 		for _, example := range blocks(read(t, document)) {
 			switch {
 			case !strings.HasPrefix(example.info, "sh") && !strings.HasPrefix(example.info, "bash") && !strings.HasPrefix(example.info, "ts"):
-			case example.info == "sh test", example.info == "sh test background", example.info == "ts test":
+			case example.info == "sh test", example.info == "sh test background", example.info == "ts test",
+				example.info == "sh browser", example.info == "ts part": // TestPartsAreThoseOfThePrograms
 			case example.info == "sh by-hand":
 				target, ok := strings.CutPrefix(strings.TrimSpace(example.text), "make ")
 				out, err := exec.CommandContext(t.Context(), "make", "-C", root, "-n", target).CombinedOutput()

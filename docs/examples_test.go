@@ -47,6 +47,9 @@ type shell struct {
 	env     []string
 	replace *strings.Replacer
 	ran     int
+
+	link    string // the last connect link that was printed and not opened yet
+	consent func(t *testing.T, link string) string
 }
 
 // newShell has server on its PATH and none of libpq's variables.
@@ -75,6 +78,12 @@ func (s *shell) run(t *testing.T, text string) {
 			s.module(t, example.text)
 		case "sh test":
 			out := s.block(t, example.text)
+			s.link = string(connectLink.Find(out))
+			if i+1 < len(all) && all[i+1].info == "json" {
+				sameShape(t, all[i+1].text, out)
+			}
+		case "sh browser":
+			out := s.attended(t, example.text)
 			if i+1 < len(all) && all[i+1].info == "json" {
 				sameShape(t, all[i+1].text, out)
 			}
@@ -86,16 +95,25 @@ func (s *shell) run(t *testing.T, text string) {
 
 func (s *shell) block(t *testing.T, text string) []byte {
 	t.Helper()
+	var out bytes.Buffer
+	s.execute(t, text, &out, func(cmd *exec.Cmd) error { return cmd.Run() })
+	return out.Bytes()
+}
+
+// execute runs a block by means of run, with its output going to out, and keeps the
+// variables that it leaves.
+func (s *shell) execute(t *testing.T, text string, out io.Writer, run func(*exec.Cmd) error) {
+	t.Helper()
 	state := filepath.Join(t.TempDir(), "env")
 	script := "set -euo pipefail -o allexport\n" + s.replace.Replace(text) + "\nenv -0 >'" + state + "'\n"
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", script)
 	cmd.Dir, cmd.Env = s.dir, s.env
-	var out, diagnostics bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &diagnostics
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%v:\n%s\nit printed: %s\nand said: %s", err, text, out.Bytes(), diagnostics.Bytes())
+	var diagnostics bytes.Buffer
+	cmd.Stdout, cmd.Stderr = out, &diagnostics
+	if err := run(cmd); err != nil {
+		t.Fatalf("%v:\n%s\nit printed: %s\nand said: %s", err, text, out, diagnostics.Bytes())
 	}
 	env, err := os.ReadFile(state)
 	if err != nil {
@@ -103,7 +121,6 @@ func (s *shell) block(t *testing.T, text string) []byte {
 	}
 	s.env = strings.Split(strings.TrimSuffix(string(env), "\x00"), "\x00")
 	s.ran++
-	return out.Bytes()
 }
 
 // module runs an example in TypeScript that has no types of its own, with the reader's
@@ -286,6 +303,8 @@ func TestExamplesForPartners(t *testing.T) {
 		t.Fatal("docs/partners.md has no part named Later")
 	}
 	partner := newShell(dir, binary)
+	partner.consent = consents(t, dir)
+	partner.replace = atHand(t, dir)
 	partner.run(t, before)
 	tour := newShell(dir, binary)
 	tour.run(t, read(t, "README.md"))
