@@ -24,7 +24,7 @@ func (s *Service) removeDoubles(ctx context.Context, look tenants.Look, r *run, 
 		if err != nil {
 			return err
 		}
-		if err := s.removeEach(ctx, r, doublesAmong(found, projectID, look.ProjectID), doubleProject(), count); err != nil {
+		if err := s.removeEach(ctx, r, doublesBeside(found, projectID, look.ProjectID), doubleProject(), count); err != nil {
 			return err
 		}
 	default:
@@ -32,7 +32,7 @@ func (s *Service) removeDoubles(ctx context.Context, look tenants.Look, r *run, 
 		if err != nil && !gone(err) {
 			return err
 		}
-		if err := s.removeEach(ctx, r, doublesAmong(found, databaseID, look.DatabaseID), doubleDatabase(), count); err != nil {
+		if err := s.removeEach(ctx, r, doublesBeside(found, databaseID, look.DatabaseID), doubleDatabase(), count); err != nil {
 			return err
 		}
 	}
@@ -49,6 +49,16 @@ func (s *Service) removeDoubles(ctx context.Context, look tenants.Look, r *run, 
 func projectID(p managementapi.Project) string       { return p.ID }
 func databaseID(d managementapi.Database) string     { return d.ID }
 func connectionID(c managementapi.Connection) string { return c.ID }
+
+// doublesBeside is doublesAmong where something is known. Without that the real one would
+// count as a double: a replica of an earlier version ends an operation without naming
+// its project.
+func doublesBeside[T any](found []T, id func(T) string, known string) []string {
+	if known == "" {
+		return nil
+	}
+	return doublesAmong(found, id, known)
+}
 
 // doublesAmong returns the ids of all but the one that is known.
 func doublesAmong[T any](found []T, id func(T) string, known string) []string {
@@ -133,8 +143,16 @@ func projectUntouched(ctx context.Context, r *run, id string) (bool, error) {
 }
 
 // databaseUntouched reports whether a database has no credentials but those that came
-// with it.
+// with it, and no operation knows it or them.
 func databaseUntouched(ctx context.Context, r *run, id string) (bool, error) {
 	all, err := credentialsIn(ctx, r.service, r.at, id, func(managementapi.Connection) bool { return true })
-	return len(all) <= 1, err
+	if err != nil || len(all) > 1 {
+		return false, err
+	}
+	ids := []string{id}
+	for _, one := range all {
+		ids = append(ids, one.ID)
+	}
+	free, err := r.service.store.NotRecorded(ctx, r.at.tenant, ids)
+	return len(free) == len(ids), err
 }
