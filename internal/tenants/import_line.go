@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"time"
 
 	"github.com/connect-prisma/server/internal/prisma"
@@ -137,7 +138,7 @@ func lineFields(raw []byte) (map[string]string, error) {
 	if end, err := decoder.Token(); err != nil || end != json.Delim('}') {
 		return nil, errLineNoObject
 	}
-	if _, err := decoder.Token(); err == nil || decoder.More() {
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) { // a bracket too many is an error as well
 		return nil, errLineNoObject
 	}
 	return fields, nil

@@ -234,7 +234,7 @@ func TestParseImportLine(t *testing.T) {
 	}
 	bad := map[string]string{
 		"empty": ``, "a text": `"r-canary"`, "a list": `[]`, "half": owner + `,"accessToken":"a"`, "two": owner + `,"accessToken":"a"} {}`,
-		"rubbish behind": owner + `,"accessToken":"a"}r-canary`, "twice": owner + `,"accessToken":"a","accessToken":"a"}`,
+		"rubbish behind": owner + `,"accessToken":"a"}r-canary`, "a brace too many": owner + `,"accessToken":"a"}}`, "twice": owner + `,"accessToken":"a","accessToken":"a"}`,
 		"unknown": owner + `,"accessToken":"a","r-canary":"x"}`, "a number": owner + `,"accessToken":1}`, "null": owner + `,"accessToken":null}`,
 		"nested": owner + `,"accessToken":{"r-canary":"x"}}`, "no access token": owner + `}`, "the same": owner + `,"accessToken":"r-canary"}`,
 		"control": owner + `,"accessToken":"a\u0000"}`, "a space": owner + `,"accessToken":"a b"}`, "too long": owner + `,"accessToken":"` + strings.Repeat("a", 17<<10) + `"}`,

@@ -16,8 +16,9 @@ import (
 const (
 	// maxPath is the longest path in bytes, as it was sent.
 	maxPath = 2 << 10
-	// maxSegment is the longest part of a path between two slashes, decoded.
-	maxSegment = 256
+	// maxSegment is the longest part of a path between two slashes, decoded: what the audit
+	// log takes as a target.
+	maxSegment = 255
 	// maxQuery is the longest value of a query parameter, decoded.
 	maxQuery = 4 << 10
 )
