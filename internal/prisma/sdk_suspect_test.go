@@ -14,8 +14,9 @@ import (
 // answered with a 502, and counts them all. probes are those without a token.
 type tokenRequests struct {
 	lost, sent, probes atomic.Int32
-	failing            atomic.Int32 // as lost, but not processed
-	down               atomic.Bool  // nothing is processed, and probes fail too
+	failing            atomic.Int32    // as lost, but not processed
+	down               atomic.Bool     // nothing is processed, and probes fail too
+	arrived            chan<- struct{} // if set, gets a value for each that is sent
 }
 
 func (r *tokenRequests) intercept(w *world) {
@@ -28,6 +29,9 @@ func (r *tokenRequests) intercept(w *world) {
 			r.probes.Add(1)
 		} else {
 			r.sent.Add(1)
+			if r.arrived != nil {
+				r.arrived <- struct{}{}
+			}
 		}
 		switch {
 		case r.down.Load():
@@ -56,15 +60,22 @@ func TestLostAnswerIsNotReplayedEarly(t *testing.T) {
 	t.Parallel()
 	eachStorage(t, func(t *testing.T, w *world, _ prisma.TokenStorage, sdk *prisma.SDK) {
 		t.Helper()
-		var requests tokenRequests
+		arrived := make(chan struct{}, 100)
+		requests := tokenRequests{arrived: arrived}
 		requests.lost.Store(1)
 		requests.intercept(w)
 		w.advance(t, 52*time.Minute)
-		for range 10 {
+		for i := range 10 {
 			if err := call(t.Context(), sdk); err != nil {
 				t.Fatalf("call with an access token that works: %v", err)
 			}
+			if i == 0 {
+				<-arrived
+			}
 			w.offset.Add(int64(40 * time.Second)) // past every pause
+		}
+		if err := sdk.Close(t.Context()); err != nil { // nothing is in flight any more
+			t.Fatalf("Close() error = %v", err)
 		}
 		if _, _, replays := w.counts(t); requests.sent.Load() != 1 || replays != 0 {
 			t.Errorf("%d token requests, %d replays, want one request", requests.sent.Load(), replays)
