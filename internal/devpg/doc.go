@@ -10,6 +10,9 @@
 //	<Dir>/lock         held with flock by the process that owns the server
 //	<Dir>/postgres.log what the server says
 //
+// A cluster that has to lie apart from Dir has the file belongs-together, as Dir has: when
+// Dir is removed, the next start removes the cluster.
+//
 // A start goes through these states:
 //
 //	            lock free                          no data

@@ -38,6 +38,9 @@ func own(ctx context.Context, cfg Config, where site, lock *os.File) (*Server, e
 	where.ephemeral = cfg.Ephemeral
 	s := &Server{site: where, logger: cfg.Logger, lock: lock}
 
+	if err := s.beginAnew(ctx); err != nil {
+		return nil, err
+	}
 	bin, err := s.prepare(ctx)
 	if err != nil {
 		return nil, err
@@ -85,6 +88,49 @@ func own(ctx context.Context, cfg Config, where site, lock *os.File) (*Server, e
 func (s *Server) keep() {
 	<-s.process.exited
 	runtime.KeepAlive(s)
+}
+
+// beginAnew removes a cluster that lies apart from its directory when that one is gone:
+// people remove a data directory to begin anew, and keys and data have to go together.
+// Both places hold the same random text. A cluster without one is taken as it is.
+func (s *Server) beginAnew(ctx context.Context) error {
+	if s.site.of == "" || s.site.ephemeral {
+		return nil
+	}
+	const name = "belongs-together"
+	theirs, err := readLine(filepath.Join(s.site.of, name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	ours, err := readLine(s.site.path(name))
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // a new cluster, or one from before there were marks
+	case err != nil:
+		return err
+	case ours == theirs:
+		return nil
+	default:
+		s.logger.WarnContext(ctx, "the data directory was removed; so is its cluster", slog.String("cluster", s.site.home))
+		if err := s.clear(ctx); err != nil {
+			return err
+		}
+		for _, part := range []string{"data", "password", "port"} {
+			if err := os.RemoveAll(s.site.path(part)); err != nil {
+				return fmt.Errorf("remove the cluster of a directory that is gone: %w", err)
+			}
+		}
+	}
+	if theirs == "" {
+		theirs = rand.Text()
+	}
+	if err := os.MkdirAll(s.site.of, 0o700); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	// This order: cut in between, the next start sees the same again.
+	if err := writeFile(site{home: s.site.of}, name, theirs); err != nil {
+		return err
+	}
+	return writeFile(s.site, name, theirs)
 }
 
 // prepare reads or makes the password and the cluster, and finds the binaries that

@@ -19,6 +19,7 @@ import (
 type site struct {
 	home      string              // absolute, without symbolic links
 	as        *syscall.Credential // nil: as this process
+	of        string              // the directory that the cluster belongs to, if it lies apart from it
 	ephemeral bool
 }
 
@@ -73,7 +74,7 @@ func locate(ctx context.Context, dir, fallback string) (site, error) {
 			return site{}, err
 		}
 		home, err := makeHome(second, as)
-		return site{home: home, as: as}, err
+		return site{home: home, as: as, of: dir}, err
 	}
 
 	_, missing := os.Lstat(dir)
@@ -94,7 +95,7 @@ func locate(ctx context.Context, dir, fallback string) (site, error) {
 	if err == nil {
 		err = canEnter(ctx, home, as)
 	}
-	return site{home: home, as: as}, err
+	return site{home: home, as: as, of: dir}, err
 }
 
 // makeHome makes dir, private to the server's account unless it was there before,

@@ -262,3 +262,45 @@ func TestDirectoryThatTheServerCannotEnter(t *testing.T) {
 		t.Errorf("home after chmod = %s, want %s", again.Home(), first.Home())
 	}
 }
+
+// TestRemovedDirectoryBeginsAnew: wherever the cluster lies, removing the directory removes
+// the data, because whoever does so loses the keys to it as well.
+func TestRemovedDirectoryBeginsAnew(t *testing.T) {
+	t.Parallel()
+	base := openDir(t)
+	private := filepath.Join(base, "private")
+	if err := os.Mkdir(private, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dir, fallback := filepath.Join(private, "pg"), filepath.Join(base, "system")
+	start := func() *devpg.Server {
+		s, err := devpg.StartIn(t.Context(), devpg.Config{Dir: dir}, fallback)
+		if err != nil {
+			t.Fatalf("Start() = %v", err)
+		}
+		t.Cleanup(func() { mustStop(t, s) })
+		return s
+	}
+	const tables = `SELECT count(*)::text FROM pg_tables WHERE tablename = 'kept'`
+
+	first := start()
+	exec1(t, first.URL("postgres"), `CREATE TABLE kept (id int)`)
+	mustStop(t, first)
+	again := start()
+	if got := query(t, again.URL("postgres"), tables); got != "1" {
+		t.Fatalf("%s tables after another start, want 1", got)
+	}
+	mustStop(t, again)
+
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	anew := start()
+	if got := query(t, anew.URL("postgres"), tables); got != "0" {
+		t.Errorf("%s tables after the directory was removed, want 0", got)
+	}
+	mustStop(t, anew)
+	if last := start(); last.Home() != anew.Home() {
+		t.Errorf("home = %s, want %s", last.Home(), anew.Home())
+	}
+}
