@@ -51,8 +51,7 @@ func databaseID(d managementapi.Database) string     { return d.ID }
 func connectionID(c managementapi.Connection) string { return c.ID }
 
 // doublesBeside is doublesAmong where something is known. Without that the real one would
-// count as a double: a replica of an earlier version ends an operation without naming
-// its project.
+// count as a double.
 func doublesBeside[T any](found []T, id func(T) string, known string) []string {
 	if known == "" {
 		return nil
@@ -64,7 +63,7 @@ func doublesBeside[T any](found []T, id func(T) string, known string) []string {
 func doublesAmong[T any](found []T, id func(T) string, known string) []string {
 	var doubles []string
 	for _, thing := range found {
-		if id(thing) != known {
+		if tenants.PlainID(id(thing)) != tenants.PlainID(known) {
 			doubles = append(doubles, id(thing))
 		}
 	}

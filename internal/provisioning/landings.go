@@ -86,7 +86,7 @@ func (s *Service) look(ctx context.Context, look tenants.Look, r *run, count *la
 	}
 	var settled bool
 	var err error
-	if look.Known() {
+	if look.Done || look.Known() {
 		err = s.removeDoubles(work, look, r, count)
 	} else {
 		settled, err = s.adopt(work, look, r, count)

@@ -129,6 +129,9 @@ func TestCredentials(t *testing.T) {
 	if again := rotate("r1"); !again.Replayed || again.Resource.ConnectionString != one.Resource.ConnectionString {
 		t.Errorf("the replay = %+v", again)
 	}
+	if again, err := w.RotateCredentials(ctx, by, w.tenant, w.connection, first.ID, bare(id), "r1"); err != nil || !again.Replayed {
+		t.Errorf("the same credentials by their plain id: %v", err)
+	}
 	// A connection string that opens nothing is not replayed.
 	replayed, err := w.CreateCredentials(ctx, by, w.tenant, w.connection, first.ID, provisioning.NewCredentials{Name: "app", IdempotencyKey: "k"})
 	check(t, err)

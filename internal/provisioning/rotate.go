@@ -28,7 +28,7 @@ func (s *Service) RotateCredentials(ctx context.Context, by tenants.Actor, tenan
 	}
 	return create(ctx, s, by, creation[Credentials]{
 		at: scope{tenant, connection}, kind: tenants.OperationRotateCredentials, key: key,
-		asked:   []string{bare(databasePrefix, databaseID), id},
+		asked:   []string{bare(databasePrefix, databaseID), connectionPrefix + bare(connectionPrefix, id)},
 		request: request{DatabaseID: databaseID},
 		make: func(ctx context.Context, r *run) (Credentials, tenants.Made, error) {
 			found, err := s.getCredentials(ctx, r.at, databaseID, id)

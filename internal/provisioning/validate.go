@@ -14,8 +14,9 @@ const (
 	maxLimit  = 100
 	maxCursor = 1024
 
-	projectPrefix  = "proj_"
-	databasePrefix = "db_"
+	projectPrefix    = "proj_"
+	databasePrefix   = "db_"
+	connectionPrefix = "con_"
 
 	// inherit is Prisma's word for the region of the project.
 	inherit = "inherit"

@@ -118,3 +118,13 @@ func parseID(prefix, s string) (uuid.UUID, error) {
 	}
 	return id, nil
 }
+
+// PlainID is one of Prisma's ids without the prefix that tells its kind. Prisma takes ids
+// with it and without it, so that this is the form to compare.
+func PlainID(id string) string { return id[strings.LastIndexByte(id, '_')+1:] }
+
+// idForms are the forms in which one of Prisma's ids may be stored.
+func idForms(id string) []string {
+	plain := PlainID(id)
+	return []string{plain, "proj_" + plain, "db_" + plain, "con_" + plain}
+}

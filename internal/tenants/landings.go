@@ -76,8 +76,14 @@ func (l Look) Known() bool { return l.ProjectID != "" || l.DatabaseID != "" || l
 // somebody is at it.
 func (s *Store) BeginLook(ctx context.Context, at Landing, lease time.Duration) (look Look, due bool, err error) {
 	err = s.inTenant(ctx, at.Tenant, func(tx pgx.Tx) error {
+		// A replica of an earlier version, which knows of no such columns, ends an operation
+		// with its resource and its answer alone.
 		err := tx.QueryRow(ctx, `
-			SELECT coalesce(project_id, ''), coalesce(database_id, ''), coalesce(credentials_id, ''), sweep_until <= app.now()
+			SELECT coalesce(project_id, CASE kind WHEN 'create_project' THEN resource_id WHEN 'create_database' THEN answer->>'projectId' END, ''),
+				coalesce(database_id, CASE kind WHEN 'create_database' THEN resource_id END, ''),
+				coalesce(credentials_id, CASE kind WHEN 'create_credentials' THEN resource_id
+					WHEN 'create_database' THEN answer#>>'{credentials,id}' END, ''),
+				sweep_until <= app.now()
 			FROM operations WHERE tenant_id = $1 AND id = $2 AND sweep_at <= app.now()
 			  AND NOT (status = 'running' AND lease_until > app.wall_clock())
 			FOR UPDATE`, at.Tenant, at.Operation).
@@ -156,16 +162,19 @@ func (s *Store) Landed(ctx context.Context, by Actor, look Look, made Made) erro
 	})
 }
 
-// NotRecorded returns those of Prisma's ids that no operation of the tenant knows.
+// NotRecorded returns those of Prisma's ids that no operation of the tenant knows, in
+// whatever form.
 func (s *Store) NotRecorded(ctx context.Context, tenant TenantID, ids []string) ([]string, error) {
 	var free []string
 	err := s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			SELECT candidate FROM unnest($2::text[]) WITH ORDINALITY AS c (candidate, place)
-			WHERE NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = $1 AND o.resource_id = candidate)
-			  AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = $1 AND o.project_id = candidate)
-			  AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = $1 AND o.database_id = candidate)
-			  AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = $1 AND o.credentials_id = candidate)
+			SELECT candidate FROM unnest($2::text[]) WITH ORDINALITY AS c (candidate, place),
+				LATERAL (SELECT substring(candidate FROM '[^_]*$') AS plain) AS p
+			WHERE NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = $1
+			        AND o.resource_id IN (plain, 'proj_' || plain, 'db_' || plain, 'con_' || plain))
+			  AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = $1 AND o.project_id IN (plain, 'proj_' || plain))
+			  AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = $1 AND o.database_id IN (plain, 'db_' || plain))
+			  AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = $1 AND o.credentials_id IN (plain, 'con_' || plain))
 			ORDER BY place`, tenant, ids)
 		if err != nil {
 			return fmt.Errorf("look for what nobody knows: %w", err)

@@ -172,7 +172,7 @@ func provisioningData(ctx context.Context, tx pgx.Tx, tenant TenantID, id Connec
 func eraseSecretsOf(ctx context.Context, tx pgx.Tx, tenant TenantID, except OperationID, column, id string) error {
 	_, err := tx.Exec(ctx, `
 		UPDATE operations SET secret_sealed = NULL
-		WHERE tenant_id = $1 AND id <> $2 AND `+column+` = $3 AND secret_sealed IS NOT NULL`, tenant, except, id)
+		WHERE tenant_id = $1 AND id <> $2 AND `+column+` = ANY($3) AND secret_sealed IS NOT NULL`, tenant, except, idForms(id))
 	if err != nil {
 		return fmt.Errorf("erase secrets: %w", err)
 	}
