@@ -21,6 +21,7 @@ func scenarios() []scenario {
 	return []scenario{
 		{"kills", "SIGKILL of replicas under load, with the everyday faults of the token endpoint", kills},
 		{"pauses", "SIGSTOP of replicas under load", pauses},
+		{"late", "a replica stands still past its leases, and users connect again meanwhile", late},
 		{"rolls", "SIGTERM of one replica after the other, behind a balancer", rolls},
 		{"crashes", "Postgres crashes and comes back", crashes},
 		{"spool", "Postgres crashes, and every replica is killed before it is back", spool},

@@ -2,6 +2,7 @@ package prisma_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +69,18 @@ func (s unfenced) Save(ctx context.Context, _ prisma.Claim, fresh prisma.Tokens)
 	return s.SetTokens(ctx, fresh)
 }
 
+// lax saves also onto a later generation than the one that was exchanged.
+type lax struct{ *prisma.MemoryStorage }
+
+func (s lax) Save(ctx context.Context, claim prisma.Claim, fresh prisma.Tokens) error {
+	err := s.MemoryStorage.Save(ctx, claim, fresh)
+	if stored, e := s.Tokens(ctx); errors.Is(err, prisma.ErrSuperseded) && e == nil &&
+		stored.Generation > claim.Current.Generation {
+		return s.SetTokens(ctx, fresh)
+	}
+	return err
+}
+
 // forgetful clears what is stored when any token turns out to be dead.
 type forgetful struct{ *prisma.MemoryStorage }
 
@@ -100,6 +113,9 @@ func TestModelCatchesMistakes(t *testing.T) {
 		},
 		"save without generation": {
 			func(s *prisma.MemoryStorage) modelStorage { return unfenced{s} }, []string{"I5"},
+		},
+		"save onto any later generation": {
+			func(s *prisma.MemoryStorage) modelStorage { return lax{s} }, []string{"I5", "I6"},
 		},
 		"clear without compare": {
 			func(s *prisma.MemoryStorage) modelStorage { return forgetful{s} }, []string{"I5", "I6"},
