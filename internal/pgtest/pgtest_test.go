@@ -2,6 +2,7 @@ package pgtest_test
 
 import (
 	"context"
+	"net/url"
 	"testing"
 	"time"
 
@@ -128,6 +129,29 @@ func BenchmarkOpen(b *testing.B) {
 	for b.Loop() {
 		if err := pgtest.Open(b).Pool.Ping(b.Context()); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// Connecting takes the password, all the same, and next to no hashing.
+func TestConnectingIsFastAndTakesThePassword(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Open(t)
+	for _, role := range []string{"connect_app", "connect_owner"} {
+		got := queryOne[string](t, db.AdminURL, `SELECT split_part(rolpassword, ':', 1) FROM pg_authid WHERE rolname = $1`, role)
+		if got != "SCRAM-SHA-256$1" {
+			t.Errorf("the password of %s is kept as %s…", role, got)
+		}
+	}
+	for _, address := range []string{db.AppURL, db.OwnerURL} {
+		wrong, err := url.Parse(address)
+		if err != nil {
+			t.Fatal("the database's URL can't be parsed")
+		}
+		wrong.User = url.UserPassword(wrong.User.Username(), "wrong")
+		if conn, err := pgx.Connect(t.Context(), wrong.String()); err == nil {
+			_ = conn.Close(t.Context())
+			t.Errorf("%s gets in with a wrong password", wrong.User.Username())
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/connect-prisma/server/internal/devpg"
 )
 
@@ -34,7 +36,11 @@ func StartServer(ctx context.Context) (*Server, error) {
 		Ephemeral: true,
 	})
 	if err == nil {
-		return &Server{url: local.URL("postgres"), stop: local.Stop}, nil
+		server := &Server{url: local.URL("postgres"), stop: local.Stop}
+		if err := server.connectFast(ctx); err != nil {
+			return nil, errors.Join(err, local.Stop(context.WithoutCancel(ctx)))
+		}
+		return server, nil
 	}
 	if !errors.Is(err, devpg.ErrNotInstalled) {
 		return nil, fmt.Errorf("start a server for tests: %w", err)
@@ -45,6 +51,20 @@ func StartServer(ctx context.Context) (*Server, error) {
 			EnvURL, errors.Join(err, errDocker))
 	}
 	return server, nil
+}
+
+// connectFast stores the superuser's password in the form that costs no time.
+func (s *Server) connectFast(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, s.url)
+	if err != nil {
+		return fmt.Errorf("connect to the server for tests: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	sql := "ALTER ROLE CURRENT_USER PASSWORD '" + verifier(conn.Config().Password) + "'"
+	if _, err := conn.Exec(ctx, sql); err != nil {
+		return fmt.Errorf("set the superuser's password: %w", err)
+	}
+	return nil
 }
 
 // URL returns the connection string of a superuser. It is a secret.

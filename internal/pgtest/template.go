@@ -2,9 +2,7 @@ package pgtest
 
 import (
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -169,7 +167,7 @@ func (c *cluster) makeOwner(ctx context.Context, conn *pgx.Conn) error {
 // setPassword gives a role the password that every process derives for it.
 func (c *cluster) setPassword(ctx context.Context, conn *pgx.Conn, role string) error {
 	password, _ := c.user(role).Password()
-	if _, err := conn.Exec(ctx, "ALTER ROLE "+role+" PASSWORD '"+password+"'"); err != nil { // hexadecimal digits
+	if _, err := conn.Exec(ctx, "ALTER ROLE "+role+" PASSWORD '"+verifier(password)+"'"); err != nil { // ASCII without quotes
 		return fmt.Errorf("set password of %s: %w", role, err)
 	}
 	return nil
@@ -180,9 +178,7 @@ func (c *cluster) setPassword(ctx context.Context, conn *pgx.Conn, role string) 
 // can guess it who could not be superuser anyway.
 func (c *cluster) user(role string) *url.Userinfo {
 	key, _ := c.admin.User.Password()
-	mac := hmac.New(sha256.New, []byte(key))
-	mac.Write([]byte("pgtest " + role))
-	return url.UserPassword(role, hex.EncodeToString(mac.Sum(nil)[:16]))
+	return url.UserPassword(role, hex.EncodeToString(mac([]byte(key), "pgtest "+role)[:16]))
 }
 
 // url returns a connection string; as nil is the superuser and database "" the one

@@ -16,7 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -45,6 +45,13 @@ func run(args []string, stderr io.Writer) int {
 	if len(args) == 0 {
 		fmt.Fprintln(stderr, "usage: withpg -- command [argument…]")
 		return exitUsage
+	}
+
+	// They would lead this process's own connection elsewhere, and the command's.
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); isPostgresVariable(variable) {
+			_ = os.Unsetenv(name) // fails for empty names alone
+		}
 	}
 
 	// From here on a signal must not end this process before the server is gone.
@@ -108,7 +115,7 @@ func startServer(signals <-chan os.Signal) (*pgtest.Server, int, error) {
 func runCommand(args []string, url string, signals <-chan os.Signal) (int, error) {
 	cmd := exec.Command(args[0], args[1:]...) //nolint:gosec,noctx // G204: running what the caller names is its purpose; signals end it
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), isPostgresVariable), pgtest.EnvURL+"="+url)
+	cmd.Env = append(os.Environ(), pgtest.EnvURL+"="+url)
 	if err := cmd.Start(); err != nil {
 		return exitNotStarted, fmt.Errorf("start the command: %w", err)
 	}
