@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -101,6 +102,22 @@ func (d *Database) Advance(tb testing.TB, by time.Duration) {
 	if tag.RowsAffected() != 1 {
 		tb.Fatalf("pgtest: move the clock: app.deployment has %d rows, want 1", tag.RowsAffected())
 	}
+}
+
+// TempDir is testing's TempDir in memory, where there is room: for tests that run a
+// server of their own, which is a thousand files.
+func TempDir(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp(fastDir(), "connect-prisma-test-") //nolint:usetesting // its own is on a disk
+	if err != nil {
+		tb.Fatalf("pgtest: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			tb.Errorf("pgtest: remove a directory of the test: %v", err)
+		}
+	})
+	return dir
 }
 
 func get(tb testing.TB) *cluster {

@@ -64,24 +64,37 @@ const auditTables = `audit_log tenant_sequences admin_log admin_log_head ledger_
 // exposed takes away all that the database itself would refuse, and keeps a copy.
 func (a *audited) exposed(t *testing.T) {
 	t.Helper()
-	for table := range strings.FieldsSeq(auditTables) {
-		for _, name := range list[string](t, a.service, `SELECT conname::text FROM pg_constraint WHERE conrelid = $1::text::regclass
-			ORDER BY contype = 'p', conname`, table) {
-			a.sql(t, fmt.Sprintf(`ALTER TABLE %s DROP CONSTRAINT %q CASCADE`, table, name))
-		}
-		for _, name := range list[string](t, a.service, `SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = $1::text::regclass`, table) {
-			a.sql(t, `DROP INDEX `+name)
-		}
-		a.sql(t, fmt.Sprintf(`CREATE TABLE saved_%s AS TABLE %[1]s`, table))
-	}
+	a.expose(t, auditTables)
 	a.sql(t, `ALTER TABLE admin_log ALTER id DROP IDENTITY`)
 }
 
 func (a *audited) restored(t *testing.T) {
 	t.Helper()
-	for table := range strings.FieldsSeq(auditTables) {
-		a.sql(t, `DELETE FROM `+table)
-		a.sql(t, `INSERT INTO `+table+` TABLE saved_`+table)
+	a.restore(t, auditTables)
+}
+
+// expose takes away all that the database itself would refuse in tables, and keeps a copy
+// of them.
+func (s *service) expose(t *testing.T, tables string) {
+	t.Helper()
+	for table := range strings.FieldsSeq(tables) {
+		for _, name := range list[string](t, s, `SELECT conname::text FROM pg_constraint WHERE conrelid = $1::text::regclass
+			ORDER BY contype = 'p', conname`, table) {
+			s.sql(t, fmt.Sprintf(`ALTER TABLE %s DROP CONSTRAINT %q CASCADE`, table, name))
+		}
+		for _, name := range list[string](t, s, `SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = $1::text::regclass`, table) {
+			s.sql(t, `DROP INDEX `+name)
+		}
+		s.sql(t, fmt.Sprintf(`CREATE TABLE saved_%s AS TABLE %[1]s`, table))
+	}
+}
+
+// restore puts back what expose has kept.
+func (s *service) restore(t *testing.T, tables string) {
+	t.Helper()
+	for table := range strings.FieldsSeq(tables) {
+		s.sql(t, `DELETE FROM `+table)
+		s.sql(t, `INSERT INTO `+table+` TABLE saved_`+table)
 	}
 }
 

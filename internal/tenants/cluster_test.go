@@ -16,8 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/connect-prisma/server/internal/pgtest"
 	"github.com/connect-prisma/server/migrations"
 )
 
@@ -63,9 +65,8 @@ type cluster struct {
 // newCluster returns an empty cluster that is not started.
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	home := t.TempDir()
-	ok(t, os.Chmod(filepath.Dir(home), 0o755)) // the server's account has to pass
-	c := &cluster{t: t, home: home, port: freePort(t)}
+	c := &cluster{t: t, home: pgtest.TempDir(t), port: freePort(t)}
+	ok(t, os.Chmod(c.home, 0o755))
 	if os.Geteuid() == 0 {
 		account, err := user.Lookup("postgres")
 		if err != nil {
@@ -77,7 +78,7 @@ func newCluster(t *testing.T) *cluster {
 		gid, err := strconv.ParseUint(account.Gid, 10, 32)
 		ok(t, err)
 		c.as = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-		ok(t, os.Chown(home, int(uid), int(gid)))
+		ok(t, os.Chown(c.home, int(uid), int(gid)))
 	}
 	return c
 }
@@ -156,8 +157,16 @@ func (c *cluster) start() {
 
 // ready reports whether the server takes connections, and writes if it is not a standby.
 func (c *cluster) ready() bool {
-	out, err := c.program("psql", "-X", "-A", "-t", "-d", c.url("postgres", "postgres"), "-c", "SELECT pg_is_in_recovery()").Output()
-	return err == nil && (!c.restored || strings.TrimSpace(string(out)) == "f")
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.t.Context()), 5*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, c.url("postgres", "postgres"))
+	if err != nil {
+		return false
+	}
+	defer conn.Close(ctx)
+	var recovering bool
+	err = conn.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&recovering)
+	return err == nil && (!c.restored || !recovering)
 }
 
 func (c *cluster) log() string {
@@ -186,7 +195,7 @@ func primary(t *testing.T) *cluster {
 // setUp makes the cluster, starts it and migrates its database "connect".
 func (c *cluster) setUp() {
 	c.t.Helper()
-	c.run("initdb", "-D", c.data(), "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--no-locale")
+	c.run("initdb", "-D", c.data(), "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--no-locale", "--wal-segsize", "1")
 	c.start()
 	c.sql("postgres", `CREATE ROLE connect_owner LOGIN CREATEROLE`, `CREATE DATABASE connect OWNER connect_owner`)
 	ok(c.t, migrations.Up(c.t.Context(), c.url("connect_owner", "connect"), migrations.Options{Environment: "test"}))

@@ -45,6 +45,10 @@ type mutation struct {
 
 type probing struct{}
 
+// enough is how often a statement is tried, if it would leak without row-level security
+// by then. Two of them run with every change.
+const enough = 5
+
 // other is the second tenant.
 const other = "0199ffff-ffff-7fff-8fff-ffffffffffff"
 
@@ -189,6 +193,9 @@ func (m *mutant) judge(ctx context.Context, conn *pgx.Conn, sql string, args []a
 	if found == nil {
 		found = &mutation{}
 		m.found[sql] = found
+	}
+	if found.runs >= enough && found.teeth {
+		return
 	}
 	found.runs++
 	m.script(ctx, conn, `SAVEPOINT probe`)

@@ -124,12 +124,14 @@ func TestTamperingWithFoldsIsFound(t *testing.T) {
 			UPDATE connections c SET ledger_count = f.sequence, ledger_head = f.head, ledger_generation = f.generation
 			FROM refresh_ledger_folds f`, "a checkpoint saw the chain until here"},
 	}
-	for name, tc := range tests {
+	l := openFolded(t)
+	l.expose(t, ledgerTables)
+	for name, tc := range tests { //nolint:paralleltest // in one database
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			l := openFolded(t)
 			l.sql(t, tc.sql)
 			l.found(t, tc.want)
+			l.restore(t, ledgerTables)
+			l.proven(t)
 		})
 	}
 	t.Run("another connection's", func(t *testing.T) {
