@@ -147,6 +147,7 @@ func TestForeignKeysRefuseAnotherTenantsRow(t *testing.T) {
 	tests := map[string]string{
 		"the pinned connection":     session + `'created', $2, NULL)`,
 		"the resulting connection":  session + `'connected', NULL, $2)`,
+		"a deletion's connection":   `INSERT INTO deletions (tenant_id, id, connection_id, resource_id, project_id, database_ids, look_at) VALUES ($1, gen_random_uuid(), $2, 'x', 'x', '{}', now())`,
 		"an operation's connection": `INSERT INTO operations (tenant_id, id, connection_id, kind, request_hash, lease_until) VALUES ($1, gen_random_uuid(), $2, 'create_project', sha256('x'), now())`,
 	}
 	for name, sql := range tests { // one connection: not in parallel

@@ -39,7 +39,8 @@ func (w *landings) Work(ctx context.Context, _ *river.Job[tenants.LandingsJob]) 
 	result, err := w.looks.LookForLandings(ctx)
 	if result != (provisioning.Landings{}) {
 		w.log.InfoContext(ctx, "looked for late landings", slog.Int("looked", result.Looked),
-			slog.Int("adopted", result.Adopted), slog.Int("removed", result.Removed), slog.Int("failed", result.Failed))
+			slog.Int("adopted", result.Adopted), slog.Int("removed", result.Removed),
+			slog.Int("deleted", result.Deleted), slog.Int("failed", result.Failed))
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return nil

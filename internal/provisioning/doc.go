@@ -54,8 +54,15 @@
 // Rotating and restoring create nothing, but their answers may get lost too: they are
 // operations without a marker. Repeating a rotation is harmless, since only the last
 // connection string counts; a restore is sent once an attempt, and the database tells
-// whether it began. Renaming is sent once and may be repeated by the client. A deletion
-// of unknown outcome is repeated here, until the thing is gone.
+// whether it began. Renaming is sent once and may be repeated by the client.
+//
+// A deletion of unknown outcome is repeated here, until the thing is gone. What there will
+// be to tell and to erase is stored before it is sent:
+//
+//	BeginDeletion ──▶ DELETE ── gone ──────────────▶ FinishDeletion: events, audit rows and
+//	                    │ └──── refused ─▶ forgotten      secrets, in one transaction, once
+//	                    └────── no clear answer, or the process died: the next call that
+//	                            finds it gone finishes it; so do looks, for a day
 //
 // Each of these calls leaves its intent in the audit log before it is sent, and how it
 // ended after that (changing).

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 
-	"github.com/connect-prisma/server/internal/prisma"
 	"github.com/connect-prisma/server/internal/prisma/managementapi"
 	"github.com/connect-prisma/server/internal/tenants"
 )
@@ -32,7 +31,7 @@ func (s *Service) removeDoubles(ctx context.Context, look tenants.Look, r *run, 
 		if err != nil && !gone(err) {
 			return err
 		}
-		if err := s.removeEach(ctx, r, doublesBeside(found, databaseID, look.DatabaseID), doubleDatabase(), count); err != nil {
+		if err := s.removeEach(ctx, r, doublesBeside(found, databaseID, look.DatabaseID), doubleDatabase(look.ProjectID), count); err != nil {
 			return err
 		}
 	}
@@ -43,7 +42,7 @@ func (s *Service) removeDoubles(ctx context.Context, look tenants.Look, r *run, 
 	if err != nil && !gone(err) {
 		return err
 	}
-	return s.removeEach(ctx, r, doublesAmong(found, connectionID, look.CredentialsID), doubleCredentials(), count)
+	return s.removeEach(ctx, r, doublesAmong(found, connectionID, look.CredentialsID), doubleCredentials(look.DatabaseID), count)
 }
 
 func projectID(p managementapi.Project) string       { return p.ID }
@@ -72,28 +71,29 @@ func doublesAmong[T any](found []T, id func(T) string, known string) []string {
 
 // double is a kind of thing that may be there twice.
 type double struct {
-	operation string
-	untouched func(ctx context.Context, r *run, id string) (bool, error)
-	remove    func(ctx context.Context, client *prisma.Client, id string) error
+	removal   func(tenants.ResourceChange) removal
+	change    func(id string) tenants.ResourceChange
+	untouched func(ctx context.Context, r *run, change *tenants.ResourceChange, id string) (bool, error)
 }
 
 func doubleProject() double {
-	return double{"deleteProject", projectUntouched, func(ctx context.Context, client *prisma.Client, id string) error {
-		return client.DeleteProject(ctx, id)
+	return double{projectRemoval, func(id string) tenants.ResourceChange {
+		return tenants.ResourceChange{ProjectID: id}
+	}, projectUntouched}
+}
+
+func doubleDatabase(projectID string) double {
+	return double{databaseRemoval, func(id string) tenants.ResourceChange {
+		return tenants.ResourceChange{ProjectID: projectID, DatabaseID: id}
+	}, func(ctx context.Context, r *run, _ *tenants.ResourceChange, id string) (bool, error) {
+		return databaseUntouched(ctx, r, id)
 	}}
 }
 
-func doubleDatabase() double {
-	return double{"deleteDatabase", databaseUntouched, func(ctx context.Context, client *prisma.Client, id string) error {
-		return client.DeleteDatabase(ctx, id)
-	}}
-}
-
-func doubleCredentials() double {
-	untouched := func(context.Context, *run, string) (bool, error) { return true, nil } // there is nothing in them
-	return double{"deleteConnection", untouched, func(ctx context.Context, client *prisma.Client, id string) error {
-		return client.DeleteConnection(ctx, id)
-	}}
+func doubleCredentials(databaseID string) double {
+	return double{credentialsRemoval, func(id string) tenants.ResourceChange {
+		return tenants.ResourceChange{DatabaseID: databaseID, CredentialsID: id}
+	}, func(context.Context, *run, *tenants.ResourceChange, string) (bool, error) { return true, nil }} // there is nothing in them
 }
 
 func (s *Service) removeEach(ctx context.Context, r *run, ids []string, kind double, count *landingCounts) error {
@@ -105,7 +105,12 @@ func (s *Service) removeEach(ctx context.Context, r *run, ids []string, kind dou
 		return err
 	}
 	for _, id := range free {
-		untouched, err := kind.untouched(ctx, r, id)
+		change := kind.change(id)
+		change.Tenant, change.Connection, change.Operation = r.at.tenant, r.at.connection, r.op.ID
+		untouched, err := kind.untouched(ctx, r, &change, id)
+		if gone(err) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -114,11 +119,7 @@ func (s *Service) removeEach(ctx context.Context, r *run, ids []string, kind dou
 			log.WarnContext(ctx, "what an operation made twice is in use, and stays")
 			continue
 		}
-		what := tenants.OutgoingCall{Operation: kind.operation, Target: id, OperationID: r.op.ID.String()}
-		err = s.deleteSurely(ctx, r.by, r.at, what, func(ctx context.Context, client *prisma.Client) error {
-			return kind.remove(ctx, client, id)
-		})
-		if err != nil && !gone(err) {
+		if err := s.remove(ctx, r.by, kind.removal(change)); err != nil && !gone(err) {
 			return err
 		}
 		log.InfoContext(ctx, "what an operation made twice was deleted")
@@ -127,8 +128,9 @@ func (s *Service) removeEach(ctx context.Context, r *run, ids []string, kind dou
 	return nil
 }
 
-// projectUntouched reports whether a project holds nothing but what came with it.
-func projectUntouched(ctx context.Context, r *run, id string) (bool, error) {
+// projectUntouched reports whether a project holds nothing but what came with it, and
+// notes that for what is told when it goes.
+func projectUntouched(ctx context.Context, r *run, change *tenants.ResourceChange, id string) (bool, error) {
 	databases, err := databasesIn(ctx, r.service, r.at, id)
 	if err != nil || len(databases) > 1 {
 		return false, err
@@ -137,6 +139,7 @@ func projectUntouched(ctx context.Context, r *run, id string) (bool, error) {
 		if untouched, err := databaseUntouched(ctx, r, database.ID); err != nil || !untouched {
 			return false, err
 		}
+		change.DatabaseIDs = append(change.DatabaseIDs, database.ID)
 	}
 	return true, nil
 }

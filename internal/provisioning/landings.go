@@ -21,42 +21,51 @@ type Landings struct {
 	Looked  int // operations that were looked at
 	Adopted int // things found that nobody knew of
 	Removed int // doubles deleted
+	Deleted int // deletions found done that nobody had told of
 	Failed  int // looks that could not be finished; they are repeated
 }
 
-// LookForLandings looks for what operations made without anybody knowing, until none is
-// due: see the package's comment. It returns early when ctx ends. Errors are the
-// database's; what goes wrong with one operation leaves it for later.
+// LookForLandings looks for what operations made, and what deletions did, without anybody
+// knowing, until none is due: see the package's comment. It returns early when ctx ends.
+// Errors are the database's; what goes wrong with one operation leaves it for later.
 func (s *Service) LookForLandings(ctx context.Context) (Landings, error) {
 	var count landingCounts
+	if err := s.lookForDeletions(ctx, &count); err != nil {
+		return count.sum(), err
+	}
 	for {
 		list, err := s.store.LandingsToLookFor(ctx)
 		if err != nil || len(list) == 0 {
 			return count.sum(), err
 		}
 		before := count.looked.Load()
-		var looks sync.WaitGroup
-		slots := make(chan struct{}, looksAtOnce)
-		for _, at := range list {
-			slots <- struct{}{}
-			looks.Go(func() {
-				defer func() { <-slots }()
-				s.lookAt(ctx, at, &count)
-			})
-		}
-		looks.Wait()
+		atOnce(list, func(at tenants.Landing) { s.lookAt(ctx, at, &count) })
 		if ctx.Err() != nil || count.looked.Load() == before { // the others are at it
 			return count.sum(), ctx.Err()
 		}
 	}
 }
 
-type landingCounts struct{ looked, adopted, removed, failed atomic.Int64 }
+// atOnce looks at each of a list, a few at a time.
+func atOnce[T any](list []T, look func(T)) {
+	var looks sync.WaitGroup
+	slots := make(chan struct{}, looksAtOnce)
+	for _, at := range list {
+		slots <- struct{}{}
+		looks.Go(func() {
+			defer func() { <-slots }()
+			look(at)
+		})
+	}
+	looks.Wait()
+}
+
+type landingCounts struct{ looked, adopted, removed, deleted, failed atomic.Int64 }
 
 func (c *landingCounts) sum() Landings {
 	return Landings{
 		Looked: int(c.looked.Load()), Adopted: int(c.adopted.Load()),
-		Removed: int(c.removed.Load()), Failed: int(c.failed.Load()),
+		Removed: int(c.removed.Load()), Deleted: int(c.deleted.Load()), Failed: int(c.failed.Load()),
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 // before ended, with what it made, and with a double of that at Prisma.
 type begun struct {
 	real, double string // paths at Prisma
+	removed      string // the events that tell of the double's removal
 }
 
 // beginMixed makes the thing of a kind and its double, and leaves the operation's row as
@@ -29,21 +30,25 @@ func (w *world) beginMixed(t *testing.T, kind string) begun {
 	var b begun
 	switch kind {
 	case "project":
+		b.removed = "project.deleted"
 		made, err := w.CreateProject(ctx, by, w.tenant, w.connection, provisioning.NewProject{Name: "shop", Region: "us-east-1", IdempotencyKey: "k"})
 		check(t, err)
 		b.real = "/v1/projects/" + made.Resource.ID
 		b.double = w.makeDirectly(t, "/v1/projects", map[string]any{"name": "shop", "createDatabase": false, "logicalId": w.marker(t)})
 	case "database":
+		b.removed = "database.deleted project.deleted"
 		made, err := w.CreateDatabase(ctx, by, w.tenant, w.connection, provisioning.NewDatabase{Name: "shop", Region: "us-east-1", IdempotencyKey: "k"})
 		check(t, err)
 		b.real = "/v1/projects/" + made.Resource.ProjectID
 		b.double = w.makeDirectly(t, "/v1/projects", map[string]any{"name": "shop", "createDatabase": true, "region": "us-east-1", "logicalId": w.marker(t)})
 	case "database in a project":
+		b.removed = "database.deleted"
 		made, err := w.CreateDatabase(ctx, by, w.tenant, w.connection, provisioning.NewDatabase{Name: "shop", ProjectID: base.ProjectID, IdempotencyKey: "k"})
 		check(t, err)
 		b.real = "/v1/databases/" + made.Resource.ID
 		b.double = w.makeDirectly(t, "/v1/databases", map[string]any{"name": "shop", "projectId": base.ProjectID, "logicalId": w.marker(t)})
 	case "credentials":
+		b.removed = "credentials.deleted"
 		made, err := w.CreateCredentials(ctx, by, w.tenant, w.connection, base.ID, provisioning.NewCredentials{Name: "shop", IdempotencyKey: "k"})
 		check(t, err)
 		b.real = "/v1/connections/" + made.Resource.ID
@@ -109,9 +114,21 @@ func TestEndedByTheVersionBefore(t *testing.T) {
 				if !w.isThere(t, b.real) || w.isThere(t, b.double) {
 					t.Errorf("the real one is there: %t; its double: %t", w.isThere(t, b.real), w.isThere(t, b.double))
 				}
+				w.wantRemovalTold(t, b)
 				w.wantLooksToEnd(t)
 			})
 		}
+	}
+}
+
+// wantRemovalTold checks that the removal of a double is told like any other deletion,
+// with the operation that had made it.
+func (w *world) wantRemovalTold(t *testing.T, b begun) {
+	t.Helper()
+	w.wantToldOnce(t, deletable{events: b.removed}, w.query(t, `SELECT count(secret_sealed)::text FROM operations`))
+	got := w.query(t, `SELECT string_agg(DISTINCT concat(data->>'operationId', ' ', data->>'connectionId'), ',') FROM events WHERE type LIKE '%.deleted'`)
+	if want := w.marker(t) + " " + w.connection.String(); got != want {
+		t.Errorf("the events tell of %q, want %q", got, want)
 	}
 }
 

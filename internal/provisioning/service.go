@@ -31,10 +31,12 @@ type Store interface {
 	NotRecorded(ctx context.Context, tenant tenants.TenantID, ids []string) ([]string, error)
 
 	ProjectUpdated(ctx context.Context, by tenants.Actor, c tenants.ResourceChange) error
-	ProjectDeleted(ctx context.Context, by tenants.Actor, c tenants.ResourceChange) error
 	DatabaseUpdated(ctx context.Context, by tenants.Actor, c tenants.ResourceChange) error
-	DatabaseDeleted(ctx context.Context, by tenants.Actor, c tenants.ResourceChange) error
-	CredentialsDeleted(ctx context.Context, by tenants.Actor, c tenants.ResourceChange) error
+
+	BeginDeletion(ctx context.Context, c tenants.ResourceChange) (tenants.Deletion, error)
+	CancelDeletion(ctx context.Context, d tenants.Deletion) error
+	FinishDeletion(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, connection tenants.ConnectionID, id string) (told bool, err error)
+	DeletionsInDoubt(ctx context.Context) ([]tenants.Deletion, error)
 
 	BeginCall(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, call tenants.OutgoingCall) (tenants.AuditedCall, error)
 	EndCall(ctx context.Context, by tenants.Actor, call tenants.AuditedCall, result tenants.CallResult) error

@@ -24,6 +24,9 @@ var unaudited = map[string]string{
 	"EndOperation":      "the end of an intent that made nothing; its calls are audited",
 	"EraseSecrets":      "keeps a promise about time, for nobody",
 	"BeginLook":         "a lease on looking for what landed late",
+	"BeginDeletion":     "an intent; the call that follows it is audited, and what came of it",
+	"CancelDeletion":    "the end of an intent that did nothing; its call is audited",
+	"DeletionsInDoubt":  "puts the next look off",
 	"EndLook":           "the end of that lease; what is found is audited where it is finished",
 	"BorrowBudget":      "counts requests for rate limits",
 	"NameWorkspace":     "notes what Prisma calls the workspace",
@@ -95,7 +98,7 @@ func takesActor(f *ast.FuncDecl) bool {
 // records reports whether the method calls what writes audit rows.
 func records(f *ast.FuncDecl) bool {
 	writers := map[string]bool{
-		"record": true, "recordAll": true, "logAdmin": true, "endSession": true, "recordMade": true, "storeGrant": true, "takeCode": true,
+		"record": true, "recordAll": true, "logAdmin": true, "endSession": true, "recordMade": true, "tellGone": true, "storeGrant": true, "takeCode": true,
 	}
 	found := false
 	ast.Inspect(f.Body, func(n ast.Node) bool {

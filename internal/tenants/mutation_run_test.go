@@ -121,17 +121,12 @@ func (s *service) everyOperation(t *testing.T, f furnished) {
 	begin("first")
 	changed := tenants.ResourceChange{Tenant: f.tenant, Connection: f.connection.ID, DatabaseID: "db_1"}
 	do(s.DatabaseUpdated(ctx, by, changed))
-	do(s.DatabaseDeleted(ctx, by, changed))
-	for _, change := range []func(){
-		func() {
-			do(s.CredentialsDeleted(ctx, by, tenants.ResourceChange{Tenant: f.tenant, Connection: f.connection.ID, CredentialsID: "con_1"}))
-		},
-		func() {
-			do(s.ProjectDeleted(ctx, by, tenants.ResourceChange{Tenant: f.tenant, Connection: f.connection.ID, ProjectID: "proj_1"}))
-		},
+	s.everyDeletion(t, f, changed)
+	for _, gone := range []tenants.ResourceChange{
+		{CredentialsID: "con_1"}, {ProjectID: "proj_1", DatabaseIDs: []string{"db_0"}},
 	} {
 		do(s.FinishOperation(ctx, by, begin(uuid.NewString()), made))
-		change()
+		s.everyDeletion(t, f, gone)
 	}
 	do(s.ProjectUpdated(ctx, by, changed))
 	s.everyLook(t, begin("lost"))
@@ -145,6 +140,22 @@ func (s *service) everyOperation(t *testing.T, f furnished) {
 	begin("second")
 	s.db.Advance(t, 8*24*time.Hour)
 	begin("second") // a new one by its name
+}
+
+// everyDeletion deletes something, after a call that did not.
+func (s *service) everyDeletion(t *testing.T, f furnished, gone tenants.ResourceChange) {
+	t.Helper()
+	ctx, by, do := t.Context(), tenants.System(), do(t)
+	gone.Tenant, gone.Connection = f.tenant, f.connection.ID
+	begun, err := s.BeginDeletion(ctx, gone)
+	do(err)
+	do(s.CancelDeletion(ctx, begun))
+	do(s.BeginDeletion(ctx, gone))
+	s.db.Advance(t, time.Minute)
+	do(s.DeletionsInDoubt(ctx))
+	if told, err := s.FinishDeletion(ctx, by, f.tenant, f.connection.ID, gone.CredentialsID+gone.DatabaseID+gone.ProjectID); err != nil || !told {
+		t.Errorf("a deletion was not told: %v", err)
+	}
 }
 
 // everyLook looks for what an operation made whose outcome is unknown: in vain, with

@@ -54,9 +54,7 @@ func TestSecretsOfADeletedDatabaseAreErased(t *testing.T) {
 	t.Parallel()
 	o := openOperations(t)
 	o.finish(t, "k", "con_22")
-	ok(t, o.DatabaseDeleted(t.Context(), tenants.System(), tenants.ResourceChange{
-		Tenant: o.tenant, Connection: o.connection, DatabaseID: "db_1", ProjectID: "proj_1",
-	}))
+	o.delete(t, "db_1", tenants.ResourceChange{DatabaseID: "db_1", ProjectID: "proj_1"})
 	if n := o.kept(t); n != 0 {
 		t.Errorf("%d secrets outlive their database", n)
 	}
@@ -67,18 +65,25 @@ func TestSecretsOfADeletedDatabaseAreErased(t *testing.T) {
 func TestSecretsOfWhatIsGoneAreErased(t *testing.T) {
 	t.Parallel()
 	o := openOperations(t)
-	ctx, by := t.Context(), tenants.System()
-	of := tenants.ResourceChange{Tenant: o.tenant, Connection: o.connection}
 	o.finish(t, "k1", "con_1")
 	o.finish(t, "k2", "con_2")
-	of.CredentialsID = "con_1"
-	ok(t, o.CredentialsDeleted(ctx, by, of))
+	o.delete(t, "con_1", tenants.ResourceChange{CredentialsID: "con_1"})
 	if n := o.kept(t); n != 1 {
 		t.Errorf("%d secrets are kept beside those of deleted credentials, want 1", n)
 	}
-	of.CredentialsID, of.ProjectID, of.DatabaseIDs = "", "proj_1", []string{"db_1", "db_2"}
-	ok(t, o.ProjectDeleted(ctx, by, of))
+	o.delete(t, "proj_1", tenants.ResourceChange{ProjectID: "proj_1", DatabaseIDs: []string{"db_1", "db_2"}})
 	if n := o.kept(t); n != 0 {
 		t.Errorf("%d secrets outlive their project", n)
+	}
+}
+
+// delete deletes something, by its id.
+func (o operations) delete(t *testing.T, id string, change tenants.ResourceChange) {
+	t.Helper()
+	change.Tenant, change.Connection = o.tenant, o.connection
+	_, err := o.BeginDeletion(t.Context(), change)
+	ok(t, err)
+	if told, err := o.FinishDeletion(t.Context(), tenants.System(), o.tenant, o.connection, id); err != nil || !told {
+		t.Errorf("the deletion of %s is not told: %v", id, err)
 	}
 }

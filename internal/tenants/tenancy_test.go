@@ -47,6 +47,8 @@ func (s *service) furnish(t *testing.T, name string) furnished {
 		Connection: f.connection.ID, Kind: tenants.OperationCreateProject, Key: "key", Lease: time.Minute,
 	})
 	ok(t, err)
+	_, err = s.BeginDeletion(ctx, tenants.ResourceChange{Tenant: f.tenant, Connection: f.connection.ID, DatabaseID: "db_old"})
+	ok(t, err)
 	_, err = s.BorrowBudget(ctx, f.tenant, tenants.BudgetRequests, tenants.Rate{PerSecond: 50, Burst: 100}, 1)
 	ok(t, err)
 	_, err = s.CheckpointLedger(ctx, time.Hour)
@@ -377,9 +379,19 @@ func TestForeignIDs(t *testing.T) {
 		"Landed": {func() error {
 			return s.Landed(ctx, by, tenants.Look{Operation: operation}, tenants.Made{Answer: []byte(`{}`)})
 		}, fault.OperationInProgress},
-		"ProjectDeleted": {func() error {
-			return s.ProjectDeleted(ctx, by, tenants.ResourceChange{Tenant: a.tenant, Connection: b.connection.ID, ProjectID: "proj_1"})
+		"ProjectUpdated": {func() error {
+			return s.ProjectUpdated(ctx, by, tenants.ResourceChange{Tenant: a.tenant, Connection: b.connection.ID, ProjectID: "proj_1"})
 		}, fault.NotFound},
+		"BeginDeletion": {func() error {
+			return second(s.BeginDeletion(ctx, tenants.ResourceChange{Tenant: a.tenant, Connection: b.connection.ID, ProjectID: "proj_1"}))
+		}, fault.NotFound},
+		"FinishDeletion": {func() error {
+			told, err := s.FinishDeletion(ctx, by, a.tenant, b.connection.ID, "db_old")
+			if told {
+				t.Error("FinishDeletion told another tenant's deletion")
+			}
+			return err
+		}, fault.Internal},
 		"FinishOperation":      {func() error { return second(s.FinishOperation(ctx, by, operation, tenants.Made{ResourceID: "x"})) }, fault.NotFound},
 		"Tokens":               {func() error { return second(storage.Tokens(ctx)) }, fault.NotFound},
 		"Claim":                {func() error { return second(storage.Claim(ctx, tokens)) }, fault.NotFound},
