@@ -65,7 +65,8 @@ const selectConnection = `
 	       (SELECT t.updated_at FROM tenants t WHERE t.id = tenant_id),
 	       CASE WHEN failing_generation = generation THEN failing_since END, refresh_not_before,
 	       coalesce(failing_outcome = 'misconfigured', false),
-	       CASE WHEN check_generation = generation THEN checked_at END, coalesce(check_finding, 'nothing')
+	       CASE WHEN check_generation = generation THEN checked_at END, coalesce(check_finding, 'nothing'),
+	       access_token_sealed, refresh_token_sealed
 	FROM connections`
 
 func scanConnection(row pgx.CollectableRow) (Connection, error) {
@@ -74,7 +75,8 @@ func scanConnection(row pgx.CollectableRow) (Connection, error) {
 	err := row.Scan(&c.ID, &c.Tenant, &c.UserID, &c.WorkspaceID, &c.WorkspaceName, &c.ClientID, &c.Status, &c.Reason,
 		&c.StatusSince, &c.AccessUntil, &c.Metadata, &c.Generation, &c.CreatedAt,
 		&c.Signs.ReadAt, &c.Signs.IssuedAt, &c.Signs.Renewable, &c.Signs.Exchange, &c.Signs.Leased, &c.Signs.SetBack, &c.Signs.Client,
-		&c.Signs.TenantChangedAt, &failing, &notBefore, &c.Signs.Misconfigured, &checked, &c.Signs.Finding)
+		&c.Signs.TenantChangedAt, &failing, &notBefore, &c.Signs.Misconfigured, &checked, &c.Signs.Finding,
+		&c.Signs.access, &c.Signs.refresh)
 	c.Signs.FailingSince, c.Signs.NotBefore, c.Signs.CheckedAt = orZero(failing), orZero(notBefore), orZero(checked)
 	return c, err
 }

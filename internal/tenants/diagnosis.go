@@ -12,6 +12,7 @@ const (
 	DiagnosisFailing        DiagnosisCode = "renewal-failing"         // no answer to renewals; nothing is lost
 	DiagnosisUnconfirmed    DiagnosisCode = "renewal-unconfirmed"     // a renewal may have happened or not
 	DiagnosisStopped        DiagnosisCode = "renewals-stopped"        // the database may be a copy
+	DiagnosisUnreadable     DiagnosisCode = "tokens-unreadable"       // the stored pair can't be opened with our keys
 	DiagnosisClientRefused  DiagnosisCode = "client-refused"          // Prisma refuses the OAuth client, not the user
 	DiagnosisUnreachable    DiagnosisCode = "prisma-unreachable"      // a check got no answer
 	DiagnosisAccessRefused  DiagnosisCode = "access-refused"          // a check's access token was refused
@@ -25,8 +26,8 @@ const (
 // DiagnosisCodes returns every code in the order of the documentation.
 func DiagnosisCodes() []DiagnosisCode {
 	return []DiagnosisCode{
-		DiagnosisHealthy, DiagnosisFailing, DiagnosisUnconfirmed, DiagnosisStopped, DiagnosisClientRefused,
-		DiagnosisUnreachable, DiagnosisAccessRefused, DiagnosisNoRefreshToken, DiagnosisClientReplaced,
+		DiagnosisHealthy, DiagnosisFailing, DiagnosisUnconfirmed, DiagnosisStopped, DiagnosisUnreadable,
+		DiagnosisClientRefused, DiagnosisUnreachable, DiagnosisAccessRefused, DiagnosisNoRefreshToken, DiagnosisClientReplaced,
 		DiagnosisRefused, DiagnosisUnknown, DiagnosisDisconnected,
 	}
 }
@@ -49,7 +50,7 @@ func (c DiagnosisCode) Action() DiagnosisAction {
 		return ActionNone
 	case DiagnosisFailing, DiagnosisUnconfirmed, DiagnosisUnreachable, DiagnosisAccessRefused:
 		return ActionWait
-	case DiagnosisStopped, DiagnosisClientRefused:
+	case DiagnosisStopped, DiagnosisUnreadable, DiagnosisClientRefused:
 		return ActionOperator
 	case DiagnosisNoRefreshToken, DiagnosisClientReplaced, DiagnosisRefused, DiagnosisUnknown:
 	}
@@ -99,6 +100,8 @@ type Signs struct {
 
 	CheckedAt time.Time // when a check of the current pair ended; zero: never
 	Finding   Finding   // what it found
+
+	access, refresh []byte // the pair as it is stored, to see whether it can be opened
 }
 
 // Usable reports whether calls work, as far as the row tells.
@@ -147,7 +150,9 @@ func (s *Store) symptom(c Connection, endpointDown time.Time) (DiagnosisCode, ti
 	}
 	signs := c.Signs
 	switch stopped, yes := s.stopped(); {
-	// First what only the user can mend: nothing that others do helps.
+	case s.unreadable(c): // it can't even be used, whatever else there is to say
+		return DiagnosisUnreadable, signs.ReadAt
+	// Then what only the user can mend: nothing that others do helps.
 	case !signs.Renewable:
 		return DiagnosisNoRefreshToken, signs.IssuedAt
 	case s.clientReplaced(c):
@@ -201,6 +206,15 @@ func (s *Store) clientReplaced(c Connection) bool {
 	return current != "" && current != c.ClientID
 }
 
+// unreadable reports whether the stored pair can't be opened: it was sealed under a key
+// that this process does not have, or for another place.
+func (s *Store) unreadable(c Connection) bool {
+	t := s.TokensOf(c.Tenant, c.ID)
+	_, access := t.open("access_token", c.Generation, c.Signs.access)
+	_, refresh := t.open("refresh_token", c.Generation, c.Signs.refresh)
+	return access != nil || refresh != nil
+}
+
 // stopped returns since when this process sends no token request because an operator
 // has to decide about the database, and whether that is so.
 func (s *Store) stopped() (time.Time, bool) {
@@ -239,6 +253,8 @@ func (c DiagnosisCode) message(usable bool) string {
 	case DiagnosisStopped:
 		return pick(usable, "This service renews no connection until its operator has looked at its database. The connection works until its access ends.",
 			"This service renews no connection until its operator has looked at its database.")
+	case DiagnosisUnreadable:
+		return "This service can't open the connection's stored tokens with the keys that it has, and sends nothing. It works again when its operator has given the missing key back, or when the user connects again."
 	case DiagnosisClientRefused:
 		return pick(usable, "Prisma refuses this service's request to renew the connection; the user can't mend that. It works until its access ends.",
 			"Prisma refuses this service's request to renew the connection; the user can't mend that.")

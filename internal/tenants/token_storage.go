@@ -121,10 +121,24 @@ func (t *TokenStorage) collect(rows pgx.Rows) (tokenRow, error) {
 		return tokenRow{}, fmt.Errorf("read tokens: %w", err)
 	}
 	if row.tokens.Access, err = t.open("access_token", row.tokens.Generation, access); err != nil {
-		return tokenRow{}, err
+		return tokenRow{}, errUnreadable(err)
 	}
-	row.tokens.Refresh, err = t.open("refresh_token", row.tokens.Generation, refresh)
-	return row, err
+	if row.tokens.Refresh, err = t.open("refresh_token", row.tokens.Generation, refresh); err != nil {
+		return tokenRow{}, errUnreadable(err)
+	}
+	return row, nil
+}
+
+// unreadablePause is when a caller of a connection whose tokens can't be opened may come
+// back: somebody has to act first.
+const unreadablePause = time.Minute
+
+// errUnreadable says that a pair can't be opened, so that nothing is sent. It is Diagnosis'
+// to say what helps.
+func errUnreadable(cause error) error {
+	return fault.New(fault.PrismaUnavailable,
+		"The connection's stored tokens can't be opened with this service's keys. The service's operator has to look at that.", cause).
+		WithRetryAfter(unreadablePause)
 }
 
 func (row tokenRow) alive() error {

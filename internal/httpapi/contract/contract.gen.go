@@ -433,8 +433,8 @@ type Diagnosis struct {
 	// `operator`: whoever runs this service.
 	Action DiagnosisAction `json:"action"`
 
-	// Code For programs: `healthy`, `renewal-failing`, `renewal-unconfirmed`, `renewals-stopped`, `client-refused`,
-	// `prisma-unreachable`, `access-refused`, `no-refresh-token`, `client-replaced`, `refresh-token-refused`,
+	// Code For programs: `healthy`, `renewal-failing`, `renewal-unconfirmed`, `renewals-stopped`, `tokens-unreadable`,
+	// `client-refused`, `prisma-unreachable`, `access-refused`, `no-refresh-token`, `client-replaced`, `refresh-token-refused`,
 	// `refresh-outcome-unknown`, `disconnected`. More may come.
 	Code string `json:"code"`
 
