@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -76,6 +77,7 @@ func TestOperatorCommands(t *testing.T) {
 	if keys := in.Command(t, "", "key", "list", tenant); !regexp.MustCompile(`(?m)^` + id[1] + `\s.*\srevoked\s`).MatchString(keys) {
 		t.Errorf("key list after the revocation:\n%s", keys)
 	}
+	leaked(t, in, r, tenant)
 	in.Command(t, "", "tenant", "set", tenant, "--pause")
 	processtest.Eventually(t, "a paused tenant's key is refused", func() bool { return keyStatus(t, r, other) != http.StatusOK })
 
@@ -86,6 +88,48 @@ func TestOperatorCommands(t *testing.T) {
 			t.Error("the service's log has a secret of the commands")
 		}
 	}
+}
+
+// leaked plays the leak of a key: somebody rotates it, and the operator ends all of it.
+func leaked(t *testing.T, in *processtest.Installation, r *processtest.Replica, tenant string) {
+	t.Helper()
+	key := in.Command(t, "", "key", "create", tenant, "--name", "leaked")
+	thief := rotated(t, r, key)
+	id := regexp.MustCompile(`(?m)^(key_[a-z2-7]+)\s+leaked\s.*\s-$`).FindStringSubmatch(in.Command(t, "", "key", "list", tenant))
+	if id == nil {
+		t.Fatal("key list does not show which key the others replaced")
+	}
+	said := in.Command(t, "", "key", "revoke", tenant, id[1])
+	if !regexp.MustCompile(`(?m)^key_[a-z2-7]+\s+leaked\s.*\slive\s.*\s`+id[1]+`$`).MatchString(said) ||
+		!strings.Contains(said, "server key revoke "+tenant+" "+id[1]+" --successors") {
+		t.Errorf("key revoke does not tell of the successor, or what to do:\n%s", said)
+	}
+	if got := keyStatus(t, r, thief); got != http.StatusOK {
+		t.Errorf("with the successor: status %d, want 200", got)
+	}
+	said = in.Command(t, "", "key", "revoke", tenant, id[1], "--successors")
+	if strings.Count(said, " is revoked") != 2 {
+		t.Errorf("key revoke --successors:\n%s", said)
+	}
+	for _, secret := range []string{key, thief} {
+		if got := keyStatus(t, r, secret); got != http.StatusUnauthorized {
+			t.Errorf("with a key of the chain: status %d, want 401", got)
+		}
+		if strings.Contains(said, secret) || strings.Contains(r.Stderr.String(), secret) {
+			t.Error("a key is shown")
+		}
+	}
+}
+
+// rotated is a key's successor, used once.
+func rotated(t *testing.T, r *processtest.Replica, key string) string {
+	t.Helper()
+	status, body := processtest.SendJSON(t, http.MethodPost, r.Origin+"/v1/keys/rotate", key, map[string]any{})
+	var made struct{ Data struct{ Key string } }
+	if err := json.Unmarshal(body, &made); err != nil || keyStatus(t, r, made.Data.Key) != http.StatusOK {
+		t.Fatalf("rotate: status %d, %v", status, err)
+	}
+	return made.Data.Key
 }
 
 // keyStatus is how the API answers a key.

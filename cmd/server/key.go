@@ -66,22 +66,27 @@ func (cmd *keyListCommand) Run(ctx context.Context, c *console) error {
 		if err != nil {
 			return err
 		}
-		table := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-		_, _ = fmt.Fprintln(table, "ID\tNAME\tBEGINS\tSCOPES\tSTATE\tEXPIRES\tLAST USED\tREPLACES")
-		for _, k := range keys {
-			scopes := make([]string, 0, len(k.Scopes))
-			for _, scope := range k.Scopes {
-				scopes = append(scopes, string(scope))
-			}
-			replaces := "-"
-			if k.Succeeds != (tenants.KeyID{}) {
-				replaces = k.Succeeds.String()
-			}
-			_, _ = fmt.Fprintf(table, "%s\t%s\t%s…\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Name, k.Hint, strings.Join(scopes, ","),
-				keyState(k, time.Now()), dateOrNever(k.ExpiresAt), dateOrNever(k.LastUsedAt), replaces)
-		}
-		return table.Flush()
+		return printKeys(c, keys)
 	})
+}
+
+// printKeys shows keys as a table, without their secrets.
+func printKeys(c *console, keys []tenants.Key) error {
+	table := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "ID\tNAME\tBEGINS\tSCOPES\tSTATE\tEXPIRES\tLAST USED\tREPLACES")
+	for _, k := range keys {
+		scopes := make([]string, 0, len(k.Scopes))
+		for _, scope := range k.Scopes {
+			scopes = append(scopes, string(scope))
+		}
+		replaces := "-"
+		if k.Succeeds != (tenants.KeyID{}) {
+			replaces = k.Succeeds.String()
+		}
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s…\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Name, k.Hint, strings.Join(scopes, ","),
+			keyState(k, time.Now()), dateOrNever(k.ExpiresAt), dateOrNever(k.LastUsedAt), replaces)
+	}
+	return table.Flush()
 }
 
 func keyState(k tenants.Key, now time.Time) string {
@@ -102,8 +107,9 @@ func dateOrNever(t time.Time) string {
 }
 
 type keyRevokeCommand struct {
-	Tenant string `arg:"" help:"The tenant's id."`
-	Key    string `arg:"" help:"The key's id, from key list."`
+	Tenant     string `arg:"" help:"The tenant's id."`
+	Key        string `arg:"" help:"The key's id, from key list."`
+	Successors bool   `help:"Revoke all that rotation made out of the key as well: what to do when it leaked."`
 }
 
 // Run implements the command.
@@ -114,10 +120,36 @@ func (cmd *keyRevokeCommand) Run(ctx context.Context, c *console) error {
 		return errors.New("name a tenant's id and a key's id; `server key list` shows them")
 	}
 	return withStore(ctx, c, func(store *tenants.Store) error {
-		if err := store.RevokeKey(ctx, operator(), tenant, key); err != nil {
+		revoke := store.RevokeKey
+		if cmd.Successors {
+			revoke = store.RevokeKeyAndSuccessors
+		}
+		successors, err := revoke(ctx, operator(), tenant, key)
+		if err != nil {
 			return forPeople(err)
 		}
 		c.printf("%s is revoked.\n", key)
-		return nil
+		if cmd.Successors {
+			for _, k := range successors {
+				c.printf("%s is revoked: it goes back to the first by rotation.\n", k.ID)
+			}
+			return nil
+		}
+		return cmd.warn(c, successors)
 	})
+}
+
+// warn shows what rotation made out of a revoked key and is still live.
+func (cmd *keyRevokeCommand) warn(c *console, live []tenants.Key) error {
+	if len(live) == 0 {
+		return nil
+	}
+	c.printf("\nStill live are the keys that rotation made out of it:\n\n")
+	if err := printKeys(c, live); err != nil {
+		return err
+	}
+	c.printf("\nIf %s leaked, whoever found it may have made them. Ask the partner which are theirs, and revoke the others, or all:\n\n"+
+		"  server key revoke %s %s --successors\n\nThen make the partner a new one with `server key create %s`.\n",
+		cmd.Key, cmd.Tenant, cmd.Key, cmd.Tenant)
+	return nil
 }

@@ -232,7 +232,7 @@ func (d *dashboard) seed(t *testing.T) seed {
 		}
 		s.keys, s.secrets = append(s.keys, key), append(s.secrets, secret)
 	}
-	if err := d.store.RevokeKey(t.Context(), by, tenant.ID, s.keys[1].ID); err != nil {
+	if _, err := d.store.RevokeKey(t.Context(), by, tenant.ID, s.keys[1].ID); err != nil {
 		t.Fatal(err)
 	}
 	return s

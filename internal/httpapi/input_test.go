@@ -39,7 +39,7 @@ func TestAuthentication(t *testing.T) {
 	if answer := list(auth("Bearer "+revoked), ""); answer.Status != http.StatusOK {
 		t.Fatalf("a good key: %d", answer.Status)
 	}
-	if err := w.Store.RevokeKey(ctx, tenants.System(), w.Tenant.ID, keys[0].ID); err != nil {
+	if _, err := w.Store.RevokeKey(ctx, tenants.System(), w.Tenant.ID, keys[0].ID); err != nil {
 		t.Fatal(err)
 	}
 	w.DB.Advance(t, 2*time.Hour)

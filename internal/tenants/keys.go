@@ -128,22 +128,6 @@ func (s *Store) Key(ctx context.Context, tenant TenantID, id KeyID) (Key, error)
 	return key, err
 }
 
-// RevokeKey ends a key at once; fault.NotFound when the tenant has none such.
-// Revoking twice is no error.
-func (s *Store) RevokeKey(ctx context.Context, by Actor, tenant TenantID, id KeyID) error {
-	return s.inOperator(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `
-			UPDATE api_keys SET revoked_at = coalesce(revoked_at, app.now()) WHERE tenant_id = $1 AND id = $2`, tenant, id)
-		if err != nil {
-			return fmt.Errorf("revoke key: %w", err)
-		}
-		if tag.RowsAffected() == 0 {
-			return fault.New(fault.NotFound, "There is no such key.", nil)
-		}
-		return s.record(ctx, tx, tenant, by, change{action: auditKeyRevoked, target: id.String()})
-	})
-}
-
 // keyRefused is said of every key that is not good, whatever is wrong with it.
 const keyRefused = "The API key is missing or not valid."
 

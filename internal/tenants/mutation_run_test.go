@@ -53,6 +53,7 @@ func (s *service) everyKey(t *testing.T, f furnished) {
 	do(err)
 	do(s.RevokeKey(ctx, by, f.tenant, f.key.ID))
 	do(s.RotateKey(ctx, by, f.tenant, rotated.Key.ID, usualRotation()))
+	do(s.RevokeKeyAndSuccessors(ctx, by, f.tenant, rotated.Key.ID))
 	do(s.Keys(ctx, f.tenant))
 	do(s.Key(ctx, f.tenant, f.key.ID))
 	name := "Acme Inc"

@@ -325,9 +325,12 @@ func TestForeignIDs(t *testing.T) {
 		call func() error
 		want fault.Kind
 	}{
-		"Connection":  {func() error { return second(s.Connection(ctx, a.tenant, b.connection.ID)) }, fault.NotFound},
-		"Session":     {func() error { return second(s.Session(ctx, a.tenant, b.session.ID)) }, fault.NotFound},
-		"RevokeKey":   {func() error { return s.RevokeKey(ctx, by, a.tenant, b.key.ID) }, fault.NotFound},
+		"Connection": {func() error { return second(s.Connection(ctx, a.tenant, b.connection.ID)) }, fault.NotFound},
+		"Session":    {func() error { return second(s.Session(ctx, a.tenant, b.session.ID)) }, fault.NotFound},
+		"RevokeKey":  {func() error { return second(s.RevokeKey(ctx, by, a.tenant, b.key.ID)) }, fault.NotFound},
+		"RevokeKeyAndSuccessors": {func() error {
+			return second(s.RevokeKeyAndSuccessors(ctx, by, a.tenant, b.key.ID))
+		}, fault.NotFound},
 		"Disconnect":  {func() error { return second(s.Disconnect(ctx, by, a.tenant, b.connection.ID)) }, fault.NotFound},
 		"ParseCursor": {func() error { return second(s.ParseCursor(a.tenant, "connections", cursor)) }, fault.InvalidRequest},
 		"NameWorkspace": {func() error {

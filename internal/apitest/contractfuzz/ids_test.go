@@ -63,7 +63,7 @@ func revokedKey(t *testing.T, w *apitest.World, tenant apitest.Tenant) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Store.RevokeKey(t.Context(), tenants.System(), tenant.ID, key.ID); err != nil {
+	if _, err := w.Store.RevokeKey(t.Context(), tenants.System(), tenant.ID, key.ID); err != nil {
 		t.Fatal(err)
 	}
 	w.Secret("API key", secret)
