@@ -680,6 +680,12 @@ type ListAuditEntriesParams struct {
 	Action string
 	// Target Only entries about this id.
 	Target string
+	// Actor Only what this actor did, such as one of your keys, by its id.
+	Actor string
+	// From Only entries of this time or later, RFC 3339.
+	From time.Time
+	// To Only entries before this time, RFC 3339; after `from`.
+	To time.Time
 	// Cursor The `nextCursor` of the page before, with the same filters. Without it the list begins.
 	Cursor Cursor
 	// Limit How many items a page has at most.

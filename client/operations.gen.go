@@ -10,7 +10,7 @@ import (
 
 // ListAuditEntries is the operation "List what was done":
 //
-//	GET /v1/audit?after=&action=&target=&cursor=&limit=
+//	GET /v1/audit?after=&action=&target=&actor=&from=&to=&cursor=&limit=
 //	200 []AuditEntry
 //
 // The audit log of your tenant, the oldest first: every change, and every call to Prisma that changes something,
@@ -25,6 +25,9 @@ func (c *Client) ListAuditEntries(ctx context.Context, params ListAuditEntriesPa
 			{"after", text(params.After)},
 			{"action", text(params.Action)},
 			{"target", text(params.Target)},
+			{"actor", text(params.Actor)},
+			{"from", text(params.From)},
+			{"to", text(params.To)},
 			{"cursor", text(params.Cursor)},
 			{"limit", text(params.Limit)},
 		},

@@ -4,19 +4,28 @@ import (
 	"context"
 	"net/netip"
 	"net/url"
+	"time"
 
+	"github.com/connect-prisma/server/internal/fault"
 	"github.com/connect-prisma/server/internal/httpapi/contract"
 	"github.com/connect-prisma/server/internal/tenants"
 )
 
-// ListAuditEntries serves GET /v1/audit?after=&action=&target=&cursor=&limit=.
+// ListAuditEntries serves GET /v1/audit?after=&action=&target=&actor=&from=&to=&cursor=&limit=.
 func (h handlers) ListAuditEntries(ctx context.Context, r contract.ListAuditEntriesRequestObject,
 ) (contract.ListAuditEntriesResponseObject, error) {
 	filter := tenants.AuditFilter{
-		After: deref(r.Params.After), Action: deref(r.Params.Action), Target: deref(r.Params.Target), Limit: limitOf(r.Params.Limit),
+		After: deref(r.Params.After), Action: deref(r.Params.Action), Target: deref(r.Params.Target), Actor: deref(r.Params.Actor),
+		From: deref(r.Params.From), To: deref(r.Params.To), Limit: limitOf(r.Params.Limit),
+	}
+	if !filter.To.IsZero() && !filter.From.Before(filter.To) {
+		return nil, fault.New(fault.InvalidRequest, "The query parameter to must be after from.", nil)
 	}
 	// A cursor holds for the list with these filters alone; it is never before after.
-	list := url.Values{"a": {filter.Action}, "t": {filter.Target}}.Encode()
+	list := url.Values{
+		"action": {filter.Action}, "target": {filter.Target}, "actor": {filter.Actor},
+		"from": {filter.From.UTC().Format(time.RFC3339Nano)}, "to": {filter.To.UTC().Format(time.RFC3339Nano)},
+	}.Encode()
 	last, err := h.cfg.Store.ParseAuditCursor(tenantOf(ctx), list, deref(r.Params.Cursor))
 	if err != nil {
 		return nil, err

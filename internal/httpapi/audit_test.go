@@ -3,7 +3,9 @@ package httpapi_test
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"testing"
+	"time"
 
 	"github.com/connect-prisma/server/internal/apitest"
 	"github.com/connect-prisma/server/internal/tenants"
@@ -13,6 +15,7 @@ import (
 type auditPage struct {
 	Data []struct {
 		Sequence                  int
+		At                        time.Time
 		Action, Target, RequestID string
 		IP                        *string
 		Actor                     struct{ Type, ID string }
@@ -74,12 +77,23 @@ func TestAudit(t *testing.T) {
 	if got := get("?action=connection.connected&target=" + c.ID).Data; len(got) != 1 || got[0].Sequence != last.Sequence {
 		t.Errorf("filtered: %+v", got)
 	}
+	at := url.QueryEscape(last.At.Format(time.RFC3339Nano))
+	for query, want := range map[string]int{
+		"?from=" + at: 1, "?to=" + at: len(all) - 1, "?actor=" + last.Actor.ID + "&target=" + c.ID: 1, "?actor=key_unknown": 0,
+	} {
+		if got := get(query).Data; len(got) != want {
+			t.Errorf("%s: %d entries, want %d", query, len(got), want)
+		}
+	}
 	// A cursor is good for its own list and tenant.
 	cursor := "cursor=" + *get("?limit=1").Pagination.NextCursor
 	for key, query := range map[string]string{w.Tenant.Key: "?action=a.b&" + cursor, other.Key: "?" + cursor} {
 		apitest.WantProblem(t, w.Call(t, key, http.MethodGet, "/v1/audit"+query, nil), http.StatusBadRequest, "invalid-request")
 	}
-	for _, bad := range []string{"?limit=0", "?after=-1", "?action=", "?actor=x", "?cursor=x"} {
+	for _, bad := range []string{
+		"?limit=0", "?after=-1", "?action=", "?who=x", "?cursor=x", "?actor=",
+		"?from=yesterday", "?from=" + at + "&to=" + at, "?from=2026-03-01T12:00:00Z&" + cursor,
+	} {
 		apitest.WantProblem(t, w.Call(t, w.Tenant.Key, http.MethodGet, "/v1/audit"+bad, nil), http.StatusBadRequest, "invalid-request")
 	}
 	key := w.NewKey(t, w.Tenant.ID, tenants.ScopeWrite)

@@ -263,6 +263,7 @@ func (s *service) everyLedger(t *testing.T, f furnished) {
 	t.Helper()
 	ctx, do := t.Context(), do(t)
 	do(s.AuditEntries(ctx, f.tenant, tenants.AuditFilter{Limit: 10}))
+	do(s.AuditEntries(ctx, f.tenant, tenants.AuditFilter{From: time.Unix(0, 0), Limit: 10}))
 	do(s.CheckpointLedger(ctx, time.Hour))
 	do(s.FoldLedger(ctx, 0))
 	// Audit rows of an earlier version, which chained none: the next row covers them, or a job.

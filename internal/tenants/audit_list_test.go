@@ -1,0 +1,106 @@
+package tenants_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/connect-prisma/server/internal/tenants"
+)
+
+// listed remembers the last query of the audit log that a pool sent.
+type listed struct {
+	queries // of a tracer's methods, those that a batch does not need
+
+	sql  string
+	args []any
+}
+
+func (*listed) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+
+func (l *listed) TraceBatchQuery(_ context.Context, _ *pgx.Conn, q pgx.TraceBatchQueryData) {
+	if strings.Contains(q.SQL, "FROM audit_log") {
+		l.sql, l.args = q.SQL, q.Args
+	}
+}
+
+func (*listed) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
+// TestAuditFilters: each filter shows what it says and nothing else, and is answered from
+// an index: a partner who looks for one id among millions of rows does not wait for all.
+func TestAuditFilters(t *testing.T) {
+	t.Parallel()
+	s := openService(t)
+	cfg, err := pgxpool.ParseConfig(s.db.AppURL)
+	if err != nil {
+		t.Fatal("the test database's URL can't be parsed")
+	}
+	last := &listed{}
+	cfg.ConnConfig.Tracer = last
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	ok(t, err)
+	t.Cleanup(pool.Close)
+	store := s.store(t, tenants.Config{Pool: pool})
+
+	tenant, other := s.tenant(t, "Acme").ID, s.tenant(t, "Bolt").ID
+	begin := time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
+	s.sql(t, `DELETE FROM audit_log`)
+	// A row a minute. Of each kind three, far apart, among the many.
+	s.sql(t, `
+		INSERT INTO audit_log (tenant_id, sequence, at, actor_type, actor_id, action, target)
+		SELECT tenant, n, $3::timestamptz + n * interval '1 minute', 'api_key',
+		       CASE WHEN n % 10000 = 1 THEN 'key_rare' ELSE 'key_' || n % 5 END,
+		       CASE WHEN n % 10000 = 2 THEN 'key.rare' ELSE 'connection.checked' END,
+		       CASE WHEN n % 10000 = 3 THEN 'cnx_rare' ELSE 'cnx_' || n % 900 END
+		FROM unnest(ARRAY[$1, $2]::uuid[]) AS tenant, generate_series(1, 30000) AS n`, tenant.UUID, other.UUID, begin)
+	s.sql(t, `ANALYZE audit_log`)
+
+	minute := func(n int) time.Time { return begin.Add(time.Duration(n) * time.Minute) }
+	for name, tc := range map[string]struct {
+		filter tenants.AuditFilter
+		want   []int64
+		index  string
+	}{
+		"actor":  {tenants.AuditFilter{Actor: "key_rare"}, []int64{1, 10001, 20001}, "audit_log_actor"},
+		"action": {tenants.AuditFilter{Action: "key.rare"}, []int64{2, 10002, 20002}, "audit_log_action"},
+		"target": {tenants.AuditFilter{Target: "cnx_rare"}, []int64{3, 10003, 20003}, "audit_log_target"},
+		"time":   {tenants.AuditFilter{From: minute(25000), To: minute(25003)}, []int64{25000, 25001, 25002}, "audit_log_at"},
+		"all of them": {
+			tenants.AuditFilter{Target: "cnx_rare", Action: "connection.checked", Actor: "key_3", From: minute(9), To: minute(10004), After: 3},
+			[]int64{10003},
+			"audit_log_target",
+		},
+		"nothing": {tenants.AuditFilter{Target: "cnx_rare", Action: "key.rare"}, nil, "audit_log_"},
+	} {
+		tc.filter.Limit = 10
+		entries, more, err := store.AuditEntries(t.Context(), tenant, tc.filter)
+		ok(t, err)
+		var got []int64
+		for _, e := range entries {
+			got = append(got, e.Sequence)
+		}
+		if !slices.Equal(got, tc.want) || more {
+			t.Errorf("%s: %v, more: %t; want %v and no more", name, got, more, tc.want)
+		}
+		if plan := s.plan(t, last.sql, last.args); !strings.Contains(plan, tc.index) {
+			t.Errorf("%s is not found by an index %s:\n%s", name, tc.index, plan)
+		}
+	}
+}
+
+// plan returns how Postgres would answer a query.
+func (s *service) plan(t *testing.T, sql string, args []any) string {
+	t.Helper()
+	rows, err := s.admin.Query(t.Context(), "EXPLAIN "+sql, args...)
+	ok(t, err)
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	ok(t, err)
+	return strings.Join(lines, "\n")
+}
