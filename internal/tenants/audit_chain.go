@@ -248,9 +248,18 @@ func (s *Store) adoptAudit(ctx context.Context, tx pgx.Tx, tenant TenantID) erro
 	if err := covered.read(ctx, tx, tenant, until, head.audit+1); err != nil {
 		return err
 	}
-	_, err = s.append(ctx, tx, tenant, System(), &head, &covered, []change{{
-		action: auditAdopted, target: tenant.String(), data: map[string]any{"from": chained + 1, "until": head.audit},
-	}})
+	return s.adopt(ctx, tx, tenant, &head, &covered)
+}
+
+// adopt covers what is there between the chain's end and the head by a row that says so,
+// and how many rows are not there: somebody took them away before anything covered them.
+// The chain goes on, and that they are missing stays a finding.
+func (s *Store) adopt(ctx context.Context, tx pgx.Tx, tenant TenantID, head *auditHead, covered *coverage) error {
+	data := map[string]any{"from": head.chained + 1, "until": head.audit}
+	if missing := head.audit - head.chained - covered.rows; missing > 0 {
+		data["missing"] = missing
+	}
+	_, err := s.append(ctx, tx, tenant, System(), head, covered, []change{{action: auditAdopted, target: tenant.String(), data: data}})
 	return err
 }
 

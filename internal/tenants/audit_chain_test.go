@@ -2,6 +2,7 @@ package tenants_test
 
 import (
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -53,6 +54,80 @@ func TestRowsOfAnOldVersion(t *testing.T) {
 	s.session(t, tenants.System(), tenant)
 	want(1503, 0)
 	s.gapless(t, tenant)
+}
+
+// A row of a version before the chain that was taken away before anything covered it does
+// not end the signing: what is left is covered, the chain says how many are missing and
+// goes on, and verifying says which. Taken away later, the MAC does not fit any more.
+func TestAMissingRowEndsNoChain(t *testing.T) {
+	t.Parallel()
+	by := tenants.System()
+	tests := map[string]struct {
+		old  int   // rows without a MAC
+		gone int64 // the first of them that is taken away
+		last int64
+		goOn func(t *testing.T, s *service, tenant tenants.TenantID)
+		want string // what the adopting row says
+		what string
+	}{
+		"found by the next change": {
+			old: 3, gone: 3, last: 3, goOn: func(t *testing.T, s *service, tenant tenants.TenantID) { t.Helper(); s.session(t, by, tenant) },
+			want: "2 4 1", what: "the row is missing: they were already when row 5 was signed over what there was",
+		},
+		"all of them": {
+			old: 2, gone: 2, last: 3, goOn: func(t *testing.T, s *service, tenant tenants.TenantID) { t.Helper(); s.session(t, by, tenant) },
+			want: "2 3 2", what: "the rows until 3 are missing: they were already when row 4 was signed over what there was",
+		},
+		"of so many that the checkpoint's job covers them": {
+			old: 1100, gone: 10, last: 19, goOn: func(t *testing.T, s *service, tenant tenants.TenantID) {
+				t.Helper()
+				s.session(t, by, tenant)
+				s.checkpoint(t)
+				s.checkpoint(t) // adopts nothing twice
+			},
+			want: "2 1102 10", what: "the rows until 19 are missing: they were already when row 1103 was signed over what there was",
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := openService(t)
+			tenant := s.tenant(t, "Acme").ID
+			s.sql(t, `UPDATE tenant_sequences SET audit = audit + $1`, tc.old)
+			s.sql(t, `INSERT INTO audit_log (tenant_id, sequence, actor_type, action, target)
+				SELECT tenant_id, n, 'user', 'connect_session.start', 'cs' FROM tenant_sequences, generate_series(2, audit) n`)
+			s.sql(t, `DELETE FROM audit_log WHERE sequence BETWEEN $1 AND $2`, tc.gone, tc.last)
+			tc.goOn(t, s, tenant)
+			s.session(t, by, tenant)
+			if got := list[string](t, s, `SELECT concat_ws(' ', details->>'from', details->>'until', details->>'missing')
+				FROM audit_log WHERE action = 'audit.adopted'`); len(got) != 1 || got[0] != tc.want {
+				t.Errorf("adopted %q, want %q, once", got, tc.want)
+			}
+			if !one[bool](t, s, `SELECT audit = audit_chained FROM tenant_sequences`) {
+				t.Error("the last row has no MAC")
+			}
+			found, summary := s.verify(t, tenants.LedgerCheck{})
+			if len(found) != 1 || found[0].Sequence != tc.gone || found[0].What != tc.what {
+				t.Errorf("found %+v, want %q of row %d and nothing else", found, tc.what, tc.gone)
+			}
+			if summary.Audit.Uncovered != 0 {
+				t.Errorf("%d rows are not covered", summary.Audit.Uncovered)
+			}
+			if gone := int(tc.last - tc.gone + 1); gone == tc.old {
+				return
+			}
+			s.sql(t, `DELETE FROM audit_log WHERE mac IS NULL`)
+			found, _ = s.verify(t, tenants.LedgerCheck{})
+			for _, f := range found {
+				if strings.Contains(f.What, "already") {
+					t.Errorf("found %+v: the MAC rests on them", f)
+				}
+			}
+			if len(found) != 1 || !strings.HasSuffix(found[0].What, "are missing") {
+				t.Errorf("found %+v, want all that were covered", found)
+			}
+		})
+	}
 }
 
 // An old and a new replica write at once: the chain holds, whoever comes first.

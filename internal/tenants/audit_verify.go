@@ -164,6 +164,7 @@ func (a *auditVerifier) finish(r *auditReplay) {
 
 // end compares the end of a chain with its head and with the checkpoints.
 func (a *auditVerifier) end(r *auditReplay, head auditHead, known bool) {
+	r.missing(0)
 	if known && (head.chained != r.chained || !bytes.Equal(head.mac, r.head)) {
 		r.report(0, fmt.Sprintf("the chain should end with another MAC, at row %d; it does at %d", head.chained, r.chained))
 	}
@@ -190,7 +191,7 @@ type auditReplay struct {
 	chained  int64     // of the last row with a MAC
 	head     []byte    // its MAC
 	at       time.Time // its time
-	lost     bool      // rows are missing, which the next MAC may rest on
+	gaps     []gap     // rows that are missing since the last MAC, which the next may rest on
 	pending  coverage  // the rows without a MAC since
 	entries  []checkpointEntry
 }
@@ -202,9 +203,7 @@ func (r *auditReplay) next(row auditRow) {
 		r.report(row.sequence, "the row is there twice")
 		return
 	}
-	if row.sequence > r.sequence+1 {
-		r.missing(row.sequence)
-	}
+	r.skip(row.sequence)
 	r.sequence = row.sequence
 	if row.mac == nil {
 		if row.key != nil {
@@ -220,13 +219,30 @@ func (r *auditReplay) next(row auditRow) {
 	r.signed(row.sequence, row.at, row.mac, row.key, auditRowPurpose, row.message(r.tenant, r.head, &r.pending))
 }
 
-func (r *auditReplay) missing(before int64) {
-	r.lost = true
-	if before == r.sequence+2 {
-		r.report(before-1, "the row is missing")
-		return
+// gap is a run of rows that are missing.
+type gap struct{ first, last int64 }
+
+// skip notes which rows are missing before that one.
+func (r *auditReplay) skip(before int64) {
+	if before > r.sequence+1 {
+		r.gaps = append(r.gaps, gap{r.sequence + 1, before - 1})
 	}
-	r.report(r.sequence+1, fmt.Sprintf("the rows until %d are missing", before-1))
+}
+
+// missing reports the rows that are missing since the last MAC. since is the row that was
+// signed without them; 0: there is none, or it rests on them.
+func (r *auditReplay) missing(since int64) {
+	for _, g := range r.gaps {
+		what := "the row is missing"
+		if g.last > g.first {
+			what = fmt.Sprintf("the rows until %d are missing", g.last)
+		}
+		if since > 0 {
+			what += fmt.Sprintf(": they were already when row %d was signed over what there was", since)
+		}
+		r.report(g.first, what)
+	}
+	r.gaps = nil
 }
 
 // unsigned takes a row without a MAC.
@@ -241,20 +257,23 @@ func (r *auditReplay) unsigned(sequence int64, at time.Time, fields [][]byte) {
 
 // signed takes a row with a MAC.
 func (r *auditReplay) signed(sequence int64, at time.Time, mac []byte, key *uint32, purpose string, message [][]byte) {
-	if !r.lost {
-		err := sealing.ErrForged
-		if key != nil {
-			err = r.keyset.CheckMAC(mac, *key, purpose, message...)
-		}
-		if err != nil {
-			what := "the row was altered, or does not belong here: "
-			if r.pending.rows > 0 {
-				what = "the row or one of those without a MAC before it was altered, or does not belong here: "
-			}
-			r.report(sequence, what+err.Error())
-		}
+	err := sealing.ErrForged
+	if key != nil {
+		err = r.keyset.CheckMAC(mac, *key, purpose, message...)
 	}
-	r.lost, r.head, r.at, r.chained = false, mac, at, sequence
+	switch {
+	case len(r.gaps) > 0 && err == nil:
+		r.missing(sequence)
+	case len(r.gaps) > 0: // it may rest on them
+		r.missing(0)
+	case err != nil:
+		what := "the row was altered, or does not belong here: "
+		if r.pending.rows > 0 {
+			what = "the row or one of those without a MAC before it was altered, or does not belong here: "
+		}
+		r.report(sequence, what+err.Error())
+	}
+	r.head, r.at, r.chained = mac, at, sequence
 	r.covered += r.pending.rows
 	r.pending = coverage{}
 	for len(r.entries) > 0 && r.entries[0].count <= sequence {
@@ -324,9 +343,7 @@ func (r *adminReplay) row(row adminRow) {
 		r.report(place, "the row is there twice")
 		return
 	}
-	if place > r.sequence+1 {
-		r.missing(place)
-	}
+	r.skip(place)
 	r.sequence = place
 	r.until = covers(r.until, row.at)
 	r.cover(r.until, false)

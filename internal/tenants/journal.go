@@ -94,22 +94,29 @@ func (s *Store) recordAll(ctx context.Context, tx pgx.Tx, tenant TenantID, by Ac
 	if err != nil {
 		return 0, fmt.Errorf("number %s: %w", changes[0].name(), err)
 	}
-	var covered coverage
-	if behind := head.audit - head.chained; behind > 0 && behind <= coverAtOnce {
+	covered := &coverage{}
+	switch behind := head.audit - head.chained; {
+	case behind > coverAtOnce:
+		covered = nil
+	case behind > 0:
 		if err := covered.read(ctx, tx, tenant, head.chained, head.audit+1); err != nil {
 			return 0, err
 		}
+		if covered.rows < behind { // said by a row of its own, and signing goes on
+			if err := s.adopt(ctx, tx, tenant, &head, covered); err != nil {
+				return 0, err
+			}
+		}
 	}
-	return s.append(ctx, tx, tenant, by, &head, &covered, changes)
+	return s.append(ctx, tx, tenant, by, &head, covered, changes)
 }
 
 // append writes the rows of changes behind the head, in one round trip. covered are the
-// rows without a MAC between the chain's end and the head. If it lacks them they are
-// many: then the new rows have no MAC either, and AdoptAudit covers them all.
+// rows without a MAC that are there between the chain's end and the head. nil: they are
+// many. Then the new rows have no MAC either, and AdoptAudit covers them all.
 func (s *Store) append(ctx context.Context, tx pgx.Tx, tenant TenantID, by Actor, head *auditHead, covered *coverage,
 	changes []change,
 ) (int64, error) {
-	chain := head.audit-head.chained == covered.rows
 	var events eventRows
 	var audits auditRows
 	for _, c := range changes {
@@ -126,7 +133,7 @@ func (s *Store) append(ctx context.Context, tx pgx.Tx, tenant TenantID, by Actor
 			sequence: head.audit, at: head.now.Truncate(time.Microsecond), actorType: by.Type, actorID: by.ID, action: c.name(),
 			target: c.target, requestID: by.RequestID, ip: prefixOf(by.IP), details: details,
 		}
-		if chain {
+		if covered != nil {
 			if err := s.sign(&row, tenant, head, covered); err != nil {
 				return 0, err
 			}
