@@ -1,11 +1,19 @@
 // Package migrations holds the schema and brings a database up to it.
 //
 // Rules: a migration runs against a database that the previous version still
-// serves, so it adds before it removes; columns are named, never *; each file
-// is one transaction, but for River's own migrations, which need one each.
+// serves, so it adds before it removes, and columns are named, never *.
+//
+// Nobody waits for it longer than Options.LockTimeout. Therefore a table that is
+// there already is changed without reading it under a lock: constraints are added NOT
+// VALID and validated by a statement of their own, which locks nobody out, and indexes
+// are built CONCURRENTLY. Files with such steps are marked NO TRANSACTION; each
+// statement then is a transaction and can be run again, for a run may be killed, or
+// refused a lock, between any two. Other files are one transaction, but for River's own
+// migrations, which need one each.
 package migrations
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -15,6 +23,8 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -53,6 +63,14 @@ type Options struct {
 	// written once; another name for the same database is an error.
 	// "development" and "test" may move their clock.
 	Environment string
+
+	// LockTimeout is how long a statement waits for a lock. Whatever needs the table
+	// meanwhile waits behind it, so this is how long a migration can hold up the
+	// service. What is refused is tried again, for five minutes. Default 1 s.
+	LockTimeout time.Duration
+
+	// OnBusy, if set, is told that a lock was refused, and how often so far.
+	OnBusy func(tries int)
 }
 
 // ErrOtherEnvironment tells that the database was migrated for another
@@ -67,36 +85,58 @@ var ErrPooled = errors.New("migrate: the database URL leads through a pooler; ta
 // becomes the owner of everything and needs CREATEROLE the first time. Starters
 // that come at the same time wait for each other under a session lock, so a URL
 // that leads through a pooler is refused with ErrPooled, before anything happens.
+//
+// The service may run meanwhile. A lock that some transaction does not give up in five
+// minutes is an ErrBusy; another run goes on where this one ended.
 func Up(ctx context.Context, ownerURL string, opts Options) error {
 	if !regexp.MustCompile(environmentName).MatchString(opts.Environment) {
 		return errors.New("migrate: the environment's name needs 1 to 40 lower-case letters, digits and hyphens")
 	}
-	provider, done, err := open(ctx, ownerURL)
-	if err != nil {
-		return err
+	if _, err := pgxpool.ParseConfig(ownerURL); err != nil {
+		return errors.New("migrate: the database URL can't be parsed") // pgx's text may quote it
 	}
-	defer done()
 	// Before anything is changed: the URL may lead to somebody else's database.
 	if err := compareEnvironment(ctx, ownerURL, opts.Environment); err != nil {
 		return err
 	}
-	if _, err := provider.Up(ctx); err != nil {
+	err := patiently(ctx, opts, func() error {
+		return with(ctx, ownerURL, FS, opts, func(p *goose.Provider) error {
+			_, err := p.Up(ctx)
+			return err
+		})
+	})
+	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
 	return claimEnvironment(ctx, ownerURL, opts.Environment)
 }
 
+// with calls do with a goose provider of the files, on connections to ownerURL that end
+// with it.
+func with(ctx context.Context, ownerURL string, files fs.FS, opts Options, do func(*goose.Provider) error) error {
+	provider, done, err := open(ctx, ownerURL, files, opts)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return do(provider)
+}
+
 // open returns a goose provider over a database/sql handle on ownerURL, and the
 // function that closes both.
-func open(ctx context.Context, ownerURL string) (*goose.Provider, func(), error) {
+func open(ctx context.Context, ownerURL string, files fs.FS, opts Options) (*goose.Provider, func(), error) {
 	cfg, err := pgxpool.ParseConfig(ownerURL)
 	if err != nil {
-		return nil, nil, errors.New("migrate: the database URL can't be parsed") // pgx's text may quote it
+		return nil, nil, errors.New("the database URL can't be parsed") // pgx's text may quote it
 	}
 	cfg.MaxConns = 4
+	// The role's own settings are made for short queries, if there are any.
+	timeout := cmp.Or(opts.LockTimeout, defaultLockTimeout)
+	cfg.ConnConfig.RuntimeParams["lock_timeout"] = strconv.FormatInt(timeout.Milliseconds(), 10)
+	cfg.ConnConfig.RuntimeParams["statement_timeout"] = "0"
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
-		return nil, nil, fmt.Errorf("migrate: open pool: %w", err)
+		return nil, nil, fmt.Errorf("open pool: %w", err)
 	}
 	db := stdlib.OpenDBFromPool(pool)
 	done := func() {
@@ -105,19 +145,19 @@ func open(ctx context.Context, ownerURL string) (*goose.Provider, func(), error)
 	}
 	// Asked for each second, for five minutes: goose's own pace lets a replica that
 	// starts beside another wait five seconds.
-	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300))
+	session, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300))
 	if err != nil {
 		done()
-		return nil, nil, fmt.Errorf("migrate: %w", err)
+		return nil, nil, err
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, FS,
-		goose.WithSessionLocker(locker),
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, files,
+		goose.WithSessionLocker(locker{session}),
 		goose.WithDisableGlobalRegistry(true),
 		goose.WithGoMigrations(goose.NewGoMigration(riverVersion,
 			&goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error { return riverUp(ctx, pool, db) }}, nil)))
 	if err != nil {
 		done()
-		return nil, nil, fmt.Errorf("migrate: %w", err)
+		return nil, nil, err
 	}
 	return provider, done, nil
 }
