@@ -2,6 +2,7 @@ package app
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -19,7 +20,7 @@ func (a *app) home(w http.ResponseWriter, r *http.Request) {
 		a.show(w, r, http.StatusOK, signInPage{Users: sampleUsers()})
 		return
 	}
-	connections, err := client.Collect(a.connect.AllConnections(r.Context(), client.ListConnectionsParams{UserID: s.UserID}))
+	connections, err := a.connections(r.Context(), s.UserID)
 	if err != nil {
 		a.fail(w, r, s, err)
 		return
@@ -33,6 +34,22 @@ func (a *app) home(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	a.show(w, r, http.StatusOK, page)
+}
+
+// connections returns all that a user has and had. Those that were ended have to be asked
+// for: a list without a status leaves them out.
+func (a *app) connections(ctx context.Context, userID string) ([]client.Connection, error) {
+	current, err := client.Collect(a.connect.AllConnections(ctx, client.ListConnectionsParams{UserID: userID}))
+	if err != nil {
+		return nil, err
+	}
+	ended, err := client.Collect(a.connect.AllConnections(ctx, client.ListConnectionsParams{
+		UserID: userID, Status: client.ConnectionStatusDisconnected,
+	}))
+	if err != nil {
+		return nil, err
+	}
+	return append(current, ended...), nil
 }
 
 // beginConnect serves POST /connect {connection?}: it begins a connect session for

@@ -322,11 +322,9 @@ func TestReconnectAndDisconnect(t *testing.T) {
 	t.Run("a broken connection says why and offers the repair", func(t *testing.T) {
 		t.Parallel()
 		p := newPartner(t)
-		p.api.routes["GET /v1/connections"] = func(*http.Request, map[string]any) answer {
-			broken := connection("cnx_1", "ada", "Analytical Engines", "needs_reconnect")
-			broken["diagnosis"] = map[string]any{"code": "x", "message": "Prisma revoked the access.", "action": "reconnect"}
-			return ok([]any{broken, connection("cnx_2", "ada", "Old", "disconnected")})
-		}
+		broken := connection("cnx_1", "ada", "Analytical Engines", "needs_reconnect")
+		broken["diagnosis"] = map[string]any{"code": "x", "message": "Prisma revoked the access.", "action": "reconnect"}
+		p.api.routes["GET /v1/connections"] = listed(broken, connection("cnx_2", "ada", "Old", "disconnected"))
 		page := p.signedIn("ada").get("/")
 		page.says(http.StatusOK, "Prisma revoked the access.", "Disconnected (1)")
 		card := page.Find(`[data-connection="cnx_1"][data-status="needs_reconnect"]`)

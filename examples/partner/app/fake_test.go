@@ -67,6 +67,20 @@ func connection(id, userID, workspace, status string) map[string]any {
 	}
 }
 
+// listed lists connections as the server does: the disconnected ones to whoever asks for
+// them, and the others to everybody else.
+func listed(all ...map[string]any) func(*http.Request, map[string]any) answer {
+	return func(r *http.Request, _ map[string]any) answer {
+		some := []any{}
+		for _, one := range all {
+			if (one["status"] == "disconnected") == (r.URL.Query().Get("status") == "disconnected") {
+				some = append(some, one)
+			}
+		}
+		return ok(some)
+	}
+}
+
 func newFakeAPI(t *testing.T) *fakeAPI {
 	t.Helper()
 	f := &fakeAPI{t: t}
@@ -80,9 +94,7 @@ func newFakeAPI(t *testing.T) *fakeAPI {
 		"POST /v1/connect-sessions/{session}/complete": func(*http.Request, map[string]any) answer {
 			return ok(connection("cnx_1", "ada", "Analytical Engines", "active"))
 		},
-		"GET /v1/connections": func(*http.Request, map[string]any) answer {
-			return ok([]any{connection("cnx_1", "ada", "Analytical Engines", "active")})
-		},
+		"GET /v1/connections": listed(connection("cnx_1", "ada", "Analytical Engines", "active")),
 		"GET /v1/connections/{connection}": func(*http.Request, map[string]any) answer {
 			return ok(connection("cnx_1", "ada", "Analytical Engines", "active"))
 		},
