@@ -62,7 +62,8 @@ type Field struct {
 type Error struct {
 	Kind       Kind
 	Detail     string
-	RetryAfter time.Duration  // zero: no advice
+	RetryAfter time.Duration  // zero: no advice, which is left to whoever answers
+	NoRetry    bool           // sending the same request again may do twice what was to be done once
 	Fields     []Field        // which parts of the request are meant; may be empty
 	Extra      map[string]any // further members of the problem, camelCase; safe to show
 	cause      error
@@ -77,6 +78,13 @@ func New(kind Kind, detail string, cause error) *Error {
 // WithRetryAfter sets the advice when to come back and returns e.
 func (e *Error) WithRetryAfter(d time.Duration) *Error {
 	e.RetryAfter = d
+	return e
+}
+
+// WithoutRetry says that the request must not be sent again just like that, and returns e.
+// Whoever answers gives no Retry-After then, which programs obey without looking.
+func (e *Error) WithoutRetry() *Error {
+	e.RetryAfter, e.NoRetry = 0, true
 	return e
 }
 

@@ -148,11 +148,8 @@ func (s *Server) handleError(err error, c echo.Context) {
 		return // half an answer is out: nothing can be mended
 	}
 	header := c.Response().Header()
-	if e, ok := errors.AsType[*fault.Error](err); ok && e.RetryAfter > 0 {
-		header.Set(echo.HeaderRetryAfter, strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
-	}
-	if p.Status == http.StatusServiceUnavailable && header.Get(echo.HeaderRetryAfter) == "" {
-		header.Set(echo.HeaderRetryAfter, "1")
+	if advice := retryAfter(err, p.Status); advice != "" {
+		header.Set(echo.HeaderRetryAfter, advice)
 	}
 	if p.Status == http.StatusUnauthorized {
 		header.Set(echo.HeaderWWWAuthenticate, `Bearer realm="Connect Prisma"`)
@@ -160,6 +157,21 @@ func (s *Server) handleError(err error, c echo.Context) {
 	if err := s.sendError(c, p); err != nil {
 		s.cfg.Logger.ErrorContext(ctx, "error not sent", slog.String("request_id", p.RequestID), slog.String("error", err.Error()))
 	}
+}
+
+// retryAfter is when to send the request again, in seconds; "": no advice. A 503 has one
+// by default, unless it says that a second request could do harm.
+func retryAfter(err error, status int) string {
+	e, ok := errors.AsType[*fault.Error](err)
+	switch {
+	case ok && e.NoRetry:
+		return ""
+	case ok && e.RetryAfter > 0:
+		return strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds())))
+	case status == http.StatusServiceUnavailable:
+		return "1"
+	}
+	return ""
 }
 
 func (s *Server) sendError(c echo.Context, p problem) error {

@@ -87,7 +87,8 @@ func explain(k fault.Kind) explanation {
 	case fault.PrismaUnavailable:
 		return explanation{
 			"Prisma is not available", "Prisma could not be reached or failed. Nothing is wrong with the connection.",
-			"Send the request again after Retry-After; for creating calls use the same Idempotency-Key, so that nothing is made twice.",
+			"Send the request again after Retry-After, a creating call with the same Idempotency-Key, so that nothing is made twice. " +
+				"An answer without Retry-After means that a call without such a key may have been done: look before you send it again.",
 		}
 	case fault.Internal:
 	}

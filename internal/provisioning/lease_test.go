@@ -113,7 +113,8 @@ func TestLease(t *testing.T) {
 			store: &leases{finishErr: errDown, failures: 3}, takes: time.Second, requests: 1, finishes: 4,
 		},
 		"a save that never succeeds is an error": {
-			store: &leases{finishErr: errDown, failures: 1000}, takes: time.Second, requests: 1, fails: true, finishes: 15,
+			store: &leases{finishErr: errDown, failures: 1000}, takes: time.Second, requests: 1,
+			kind: fault.PrismaUnavailable, fails: true, finishes: 15,
 		},
 	}
 	for name, tc := range tests {

@@ -83,22 +83,43 @@ func errUnknown(cause error, op tenants.Operation) error {
 	if kind := fault.KindOf(cause); kind != fault.Internal && kind != fault.Conflict && !mayPass(cause) {
 		return cause
 	}
-	return fault.New(fault.PrismaUnavailable, adviceFor(op), cause).
-		WithRetryAfter(retryUnknown).WithExtra("operationId", op.ID.String())
+	return uncertain("Prisma gave no clear answer, so it is not known whether ", cause, op)
 }
 
-func adviceFor(op tenants.Operation) string {
+// errUnsaved tells that a call has done its work, and that this could not be written down.
+// A cause with a kind of its own, such as that the operation is somebody else's by now, is
+// told instead.
+func errUnsaved(cause error, op tenants.Operation) error {
+	if fault.KindOf(cause) != fault.Internal {
+		return cause
+	}
+	return uncertain("This service could not write down how it ended, so take it as unknown whether ", cause, op)
+}
+
+// uncertain is the answer about an operation whose client does not learn what it did. Only
+// who may repeat the request without looking is told when to: programs obey a Retry-After.
+func uncertain(why string, cause error, op tenants.Operation) error {
+	what, again := adviceFor(op)
+	tell := fault.New(fault.PrismaUnavailable, why+what, cause).WithExtra("operationId", op.ID.String())
+	if !again {
+		return tell.WithoutRetry()
+	}
+	return tell.WithRetryAfter(retryUnknown)
+}
+
+// adviceFor says what is not known of an operation and what to do about it, and whether
+// its request may be repeated just like that.
+func adviceFor(op tenants.Operation) (what string, again bool) {
 	switch {
 	case op.Kind == tenants.OperationRotateCredentials:
-		return "Prisma gave no clear answer, so it is not known whether these credentials were rotated. " +
-			"Repeat the request: only the last connection string counts."
+		return "these credentials were rotated. Repeat the request: only the last connection string counts.", true
+	case op.Kind == tenants.OperationRestoreDatabase && op.Keyed:
+		return "the database is being restored. " +
+			"Repeat the request with the same Idempotency-Key: it finds the restore, or begins it.", true
 	case op.Kind == tenants.OperationRestoreDatabase:
-		return "Prisma gave no clear answer, so it is not known whether the database is being restored. " +
-			"Look at its status before you repeat the request."
+		return "the database is being restored. Look at its status before you repeat the request.", false
 	case op.Keyed:
-		return "Prisma gave no clear answer, so it is not known whether this was made. " +
-			"Repeat the request with the same Idempotency-Key: it finds what was made, or makes it."
+		return "this was made. Repeat the request with the same Idempotency-Key: it finds what was made, or makes it.", true
 	}
-	return "Prisma gave no clear answer, so it is not known whether this was made. " +
-		"Look at the lists before you repeat the request; with an Idempotency-Key repeating is always safe."
+	return "this was made. Look at the lists before you repeat the request; with an Idempotency-Key repeating is always safe.", false
 }

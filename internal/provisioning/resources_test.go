@@ -3,6 +3,7 @@ package provisioning_test
 import (
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,17 +198,17 @@ func TestUpdateDatabase(t *testing.T) {
 		t.Errorf("events = %q", events)
 	}
 	// A change whose answer is lost is sent once.
-	patches := 0
+	var patches atomic.Int64
 	w.wire.harms(func(r *http.Request) harm {
 		if r.Method == http.MethodPatch {
-			patches++
+			patches.Add(1)
 			return lose
 		}
 		return none
 	})
 	wantKind(t, failed(w.UpdateDatabase(ctx, by, w.tenant, w.connection, database.ID, "again")), fault.PrismaUnavailable)
-	if patches != 1 {
-		t.Errorf("the change was sent %d times", patches)
+	if n := patches.Load(); n != 1 {
+		t.Errorf("the change was sent %d times", n)
 	}
 }
 

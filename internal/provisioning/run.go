@@ -21,10 +21,6 @@ import (
 // writeTimeout bounds one attempt to write an operation's row.
 const writeTimeout = 10 * time.Second
 
-// saveFor is how long the end of an operation is tried to be saved: what Prisma
-// made is known to nobody else.
-const saveFor = 20 * time.Second
-
 // creation is one call that is run as an operation: what was asked for and how it is
 // made.
 type creation[T any] struct {
@@ -106,7 +102,7 @@ func create[T any](ctx context.Context, s *Service, by tenants.Actor, c creation
 	made.MayLand = r.mayLand()
 	done, err := s.finish(ctx, by, op, made)
 	if err != nil {
-		return Created[T]{}, err
+		return Created[T]{}, errUnsaved(err, op)
 	}
 	created, err := answerOf(c, done)
 	created.Replayed = false
@@ -156,7 +152,7 @@ func (s *Service) end(ctx context.Context, op tenants.Operation, cause error) er
 // save repeats a write that must not be lost, for a while. Errors with a kind are
 // answers and are not repeated.
 func (s *Service) save(ctx context.Context, write func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, saveFor)
+	ctx, cancel := context.WithTimeout(ctx, s.saveFor)
 	defer cancel()
 	pause := 50 * time.Millisecond
 	for {

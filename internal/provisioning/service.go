@@ -62,6 +62,10 @@ type Config struct {
 	// Deadline bounds a creating call with all its look-ups. Default 60 s.
 	Deadline time.Duration
 
+	// SaveFor is how long the end of an operation is tried to be saved: what Prisma made is
+	// known to nobody else. Default 20 s.
+	SaveFor time.Duration
+
 	// Patience are the pauses before each look-up of what may have been made.
 	// Default 0, 0.5, 1 and 2 s.
 	Patience []time.Duration
@@ -76,6 +80,7 @@ type Service struct {
 	logger   *slog.Logger
 	lease    time.Duration
 	deadline time.Duration
+	saveFor  time.Duration
 	patience []time.Duration
 	regions  *regionCache
 }
@@ -90,6 +95,7 @@ func New(cfg Config) (*Service, error) {
 		logger:   cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
 		lease:    cmp.Or(cfg.Lease, 30*time.Second),
 		deadline: cmp.Or(cfg.Deadline, time.Minute),
+		saveFor:  cmp.Or(cfg.SaveFor, 20*time.Second),
 		patience: cfg.Patience,
 		regions:  newRegionCache(),
 	}

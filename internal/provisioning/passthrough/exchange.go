@@ -152,7 +152,7 @@ func (x *exchange) explain(err error) error {
 	case errors.Is(err, errForgotten):
 		return fault.New(fault.PrismaRefused, "Prisma refused the access token. It has been renewed, "+
 			"but the body was too long to be kept: send the request again.", err)
-	case x.client.Err() != nil:
+	case !x.op.changes() && x.client.Err() != nil:
 		return context.Cause(x.client)
 	case !x.op.changes():
 		return fault.New(fault.PrismaUnavailable, "Prisma gave no usable answer. Try again later.", err)
@@ -161,8 +161,9 @@ func (x *exchange) explain(err error) error {
 			WithExtra("outcome", tenants.CallNotSent)
 	}
 	return fault.New(fault.PrismaUnavailable,
-		"Prisma gave no usable answer, so that nobody knows whether this was done. Look before you send it again.", err).
-		WithExtra("outcome", tenants.CallUnknown)
+		"Prisma gave no usable answer, so that nobody knows whether this was done. "+
+			"Look before you send it again: read what it was to change, or the list that it was to be in, now and once more in a minute.", err).
+		WithoutRetry().WithExtra("outcome", tenants.CallUnknown)
 }
 
 // ofBody is the error for a client's body that could not be read.
