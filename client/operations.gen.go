@@ -105,7 +105,7 @@ func (c *Client) CompleteConnectSession(ctx context.Context, sessionID SessionID
 //	GET /v1/connections?userId=&workspaceId=&status=&cursor=&limit=
 //	200 []Connection
 //
-// The newest first. Filters may be combined. Disconnected ones are listed with `status=disconnected` alone.
+// The oldest first. Filters may be combined. Disconnected ones are listed with `status=disconnected` alone.
 //
 // Problems: invalid-request, unauthorized, forbidden-scope, quota-exceeded, internal.
 func (c *Client) ListConnections(ctx context.Context, params ListConnectionsParams, options ...CallOption) (Page[Connection], error) {

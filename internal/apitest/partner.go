@@ -1,7 +1,9 @@
 package apitest
 
 import (
+	"context"
 	"encoding/json"
+	"io"
 	"maps"
 	"net/http"
 	"strings"
@@ -67,6 +69,31 @@ func (w *World) Call(t *testing.T, key, method, path string, body any, headers .
 		maps.Copy(header, more)
 	}
 	return w.send(t, method, PublicURL+path, header, text)
+}
+
+// Stream is an answer whose body is still to be read. It is closed when the test ends, if
+// not before.
+type Stream struct {
+	Status int
+	Header http.Header
+	io.ReadCloser
+}
+
+// Open sends a GET with a key.
+func (w *World) Open(t *testing.T, key, path string) (Stream, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a test that waits for nothing is to fail
+	t.Cleanup(cancel)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.listener+path, nil)
+	check(t, err)
+	request.Host = publicHost
+	request.Header.Set("Authorization", "Bearer "+key)
+	response, err := w.transport.RoundTrip(request)
+	if err != nil {
+		return Stream{}, clean(err)
+	}
+	t.Cleanup(func() { _ = response.Body.Close() })
+	return Stream{response.StatusCode, response.Header, response.Body}, nil
 }
 
 // Session is a connect session as the partner sees it.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -107,12 +106,10 @@ func (r *record) figures() (answers, logLines, secrets int) {
 func (r *record) watch(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.noteRequest(req)
-		answer := httptest.NewRecorder()
+		answer := newRecorder(w)
 		next.ServeHTTP(answer, req)
-		r.noteAnswer(req, answer)
-		maps.Copy(w.Header(), answer.Header())
-		w.WriteHeader(answer.Code)
-		_, _ = w.Write(answer.Body.Bytes()) // a client that hung up needs no answer
+		r.noteAnswer(req, answer.ResponseRecorder)
+		answer.end()
 	})
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -73,12 +72,10 @@ func (w *wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler)
 		}
 	}
-	answer := httptest.NewRecorder()
+	answer := newRecorder(rw)
 	(*next).ServeHTTP(answer, r)
 	w.noteAnswer(answer.Body.Bytes())
-	maps.Copy(rw.Header(), answer.Header())
-	rw.WriteHeader(answer.Code)
-	_, _ = rw.Write(answer.Body.Bytes()) // a client that hung up needs no answer
+	answer.end()
 }
 
 // Upstream puts a handler before Prisma, which gets what is left to next.

@@ -70,6 +70,7 @@ type options struct {
 	flow     func(*oauthflow.Config)
 	refresh  prisma.RefreshSettings
 	failures limits.FailureRate
+	ticks    <-chan time.Time
 }
 
 // Option changes how New builds the service.
@@ -83,6 +84,12 @@ func WithFlow(change func(*oauthflow.Config)) Option {
 // WithRefresh sets numbers of the refresh algorithm; zero fields keep their defaults.
 func WithRefresh(settings prisma.RefreshSettings) Option {
 	return func(o *options) { o.refresh = settings }
+}
+
+// WithTicks makes the pass-through ask at each tick, instead of every 5 seconds, whether
+// its callers would still be let in.
+func WithTicks(ticks <-chan time.Time) Option {
+	return func(o *options) { o.ticks = ticks }
 }
 
 // WithAuthFailures sets how often keys may be refused; without it tests present as many
@@ -146,7 +153,11 @@ func (w *World) build(t *testing.T, o options) {
 	check(t, err)
 	provisioner, err := provisioning.New(provisioning.Config{Store: w.Store, Caller: caller, Client: client, Now: w.Now, Logger: log})
 	check(t, err)
-	passThrough, err := passthrough.New(passthrough.Config{Store: w.Store, Caller: caller, Logger: log})
+	through := passthrough.Config{Store: w.Store, Caller: caller, Logger: log}
+	if o.ticks != nil {
+		through.Tick = func(time.Duration) (<-chan time.Time, func()) { return o.ticks, func() {} }
+	}
+	passThrough, err := passthrough.New(through)
 	check(t, err)
 	pages, err := web.New()
 	check(t, err)

@@ -36,9 +36,10 @@ func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 		header.Set(echo.HeaderReferrerPolicy, "no-referrer")
 		header.Set(echo.HeaderCacheControl, "no-store")
 		if len(c.Request().TransferEncoding) > 0 {
-			// It may have had a Content-Length too, which net/http drops without a word. Whoever
-			// passed it on by that one would take the rest of it for the next request, so there
-			// is none on this connection (RFC 9112 section 6.1).
+			// It may have had a Content-Length too. RFC 9112 section 6.3 leaves it to a server to
+			// refuse that or to read by the coding; net/http does the latter and drops the length
+			// before anybody can see it. Whoever passed the request on by its length would take the
+			// rest of it for the next request, so there is none on this connection (section 6.1).
 			header.Set(echo.HeaderConnection, "close")
 		}
 		return next(c)

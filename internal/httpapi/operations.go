@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -55,6 +56,11 @@ func loadOperations() (map[string]operation, error) {
 			}
 			one.conditional = op.Responses.Value("304") != nil
 			all[one.id] = one
+		}
+	}
+	for _, id := range slices.Concat(passedThrough(), slices.Collect(maps.Keys(countedApart()))) {
+		if all[id].id == "" {
+			return nil, fmt.Errorf("the contract has no operation %s, which is named in the code", id)
 		}
 	}
 	return all, nil

@@ -1,8 +1,10 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -26,11 +28,13 @@ func (s *Server) limit(o operation) echo.MiddlewareFunc {
 			if err := s.spend(c, tenant, budgets); err != nil {
 				return err
 			}
-			leave, err := s.enter(c, tenant)
+			leave, err := s.enter(c.Request().Context(), tenant, limits.Calls)
 			if err != nil {
 				return err
 			}
+			leave = sync.OnceFunc(leave)
 			defer leave()
+			c.Set(placeOfCall, leave)
 			return next(c)
 		}
 	}
@@ -56,28 +60,57 @@ func (s *Server) spend(c echo.Context, tenant tenants.Tenant, budgets []tenants.
 	return nil
 }
 
-// enter waits for the call's turn among those of its tenant; leave ends it.
-func (s *Server) enter(c echo.Context, tenant tenants.Tenant) (leave func(), err error) {
-	leave, ok, err := s.limiter.Enter(c.Request().Context(), tenant.ID, tenant.Limits.AtOnce)
+// enter waits for the turn of a call or a stream among those of its tenant; leave ends it.
+func (s *Server) enter(ctx context.Context, tenant tenants.Tenant, kind limits.Kind) (leave func(), err error) {
+	leave, ok, err := s.limiter.Enter(ctx, tenant.ID, kind, tenant.Limits.AtOnce)
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
-		return nil, fault.New(fault.QuotaExceeded, fmt.Sprintf("%d of your calls may be under way at once; wait for some to end.",
-			tenant.Limits.AtOnce), nil).WithRetryAfter(concurrencyAdvice)
+		detail := "%d of your calls may be under way at once; wait for some to end."
+		if kind == limits.Streams {
+			detail = "%d of your streams may be open at once; close one, or wait for one to end."
+		}
+		return nil, fault.New(fault.QuotaExceeded, fmt.Sprintf(detail, tenant.Limits.AtOnce), nil).WithRetryAfter(concurrencyAdvice)
 	}
 	return leave, nil
 }
 
-// budgetsOf are what a call counts in. Through the pass-through every POST counts as one
-// that creates: which ones do is for Prisma to say.
+// placeOfCall names, in a call's context, the function that gives its place back.
+const placeOfCall = "place of the call"
+
+// becomeStream gives the call's place among the tenant's calls back for one among its
+// streams: a stream may be open for an hour, and as many as there are places would shut
+// the tenant out of everything else. leave ends it.
+func (s *Server) becomeStream(ctx context.Context, c echo.Context, tenant tenants.Tenant) (leave func(), err error) {
+	leave, err = s.enter(ctx, tenant, limits.Streams)
+	if err != nil {
+		return nil, err
+	}
+	if endCall, ok := c.Get(placeOfCall).(func()); ok {
+		endCall()
+	}
+	return leave, nil
+}
+
+// countedApart has the operations that count in a budget of their own besides that of all
+// calls. Through the pass-through every POST counts as one that creates: which ones do is
+// for Prisma to say. New refuses a name that the contract does not have.
+func countedApart() map[string]tenants.Budget {
+	return map[string]tenants.Budget{
+		"createConnectSession": tenants.BudgetSessions,
+		"createProject":        tenants.BudgetCreates,
+		"createDatabase":       tenants.BudgetCreates,
+		"createCredentials":    tenants.BudgetCreates,
+		"passThroughPost":      tenants.BudgetCreates,
+	}
+}
+
+// budgetsOf are what a call counts in.
 func budgetsOf(o operation) []tenants.Budget {
 	all := []tenants.Budget{tenants.BudgetRequests}
-	switch o.id {
-	case "createConnectSession":
-		return append(all, tenants.BudgetSessions)
-	case "createProject", "createDatabase", "createCredentials", "passThroughPost":
-		return append(all, tenants.BudgetCreates)
+	if apart, ok := countedApart()[o.id]; ok {
+		all = append(all, apart)
 	}
 	return all
 }

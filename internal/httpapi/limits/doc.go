@@ -20,7 +20,8 @@
 //
 // Calls at once are counted by each replica for itself: its share is the tenant's limit
 // divided by the replicas that are alive, rounded up. A call that finds its share used
-// waits a second for its turn.
+// waits a second for its turn. Streams, which stay open, are counted apart and against the
+// same number: they would lock the tenant out of its other calls.
 //
 // Failed authentication is counted by address and by the beginning of the key. Keys
 // that have worked here lately are let through all the same, so that one bad client

@@ -17,14 +17,30 @@ const (
 	leastShare = 2
 )
 
-// Enter waits for a tenant's turn among its calls at once, and reports whether it came:
-// then leave ends the call, and must be called once. The only error is that of ctx.
-func (l *Limiter) Enter(ctx context.Context, tenant tenants.TenantID, atOnce int) (leave func(), ok bool, err error) {
+// Kind is what of a tenant's is counted by itself.
+type Kind string
+
+// The kinds.
+const (
+	Calls   Kind = "calls"   // which end by themselves, soon
+	Streams Kind = "streams" // which stay open for as long as somebody listens
+)
+
+type gateKey struct {
+	tenant tenants.TenantID
+	kind   Kind
+}
+
+// Enter waits for a tenant's turn among what it has of that kind at once, and reports
+// whether it came: then leave ends the call, and must be called once. The only error is
+// that of ctx.
+func (l *Limiter) Enter(ctx context.Context, tenant tenants.TenantID, kind Kind, atOnce int) (leave func(), ok bool, err error) {
 	l.mu.Lock()
-	g, found := l.gates[tenant]
+	key := gateKey{tenant, kind}
+	g, found := l.gates[key]
 	if !found {
 		g = &gate{}
-		l.gates[tenant] = g
+		l.gates[key] = g
 	}
 	turn := g.enter(l.share(atOnce)) // within the lock: an idle gate may be forgotten
 	l.mu.Unlock()
@@ -56,7 +72,7 @@ func (l *Limiter) share(atOnce int) int {
 	return max((atOnce+replicas-1)/replicas, min(leastShare, atOnce))
 }
 
-// gate counts one tenant's calls in one replica.
+// gate counts one tenant's calls, or streams, in one replica.
 type gate struct {
 	mu      sync.Mutex
 	inside  int

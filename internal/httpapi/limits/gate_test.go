@@ -17,7 +17,7 @@ import (
 // enter goes in and fails the test if it can't.
 func enter(t *testing.T, l *limits.Limiter, tenant tenants.TenantID, atOnce int) (leave func()) {
 	t.Helper()
-	leave, ok, err := l.Enter(t.Context(), tenant, atOnce)
+	leave, ok, err := l.Enter(t.Context(), tenant, limits.Calls, atOnce)
 	if err != nil || !ok {
 		t.Fatalf("Enter() = %t, %v; want in", ok, err)
 	}
@@ -34,7 +34,7 @@ func TestCallsAtOnce(t *testing.T) {
 			leaves[i] = enter(t, l, stuck, 20)
 		}
 		began := clock()
-		if _, ok, err := l.Enter(t.Context(), stuck, 20); ok || err != nil || clock().Sub(began) != time.Second {
+		if _, ok, err := l.Enter(t.Context(), stuck, limits.Calls, 20); ok || err != nil || clock().Sub(began) != time.Second {
 			t.Errorf("one more: %t, %v after %s; want it refused after a second", ok, err, clock().Sub(began))
 		}
 		began = clock()
@@ -64,11 +64,11 @@ func TestCallsAtOnce(t *testing.T) {
 		// As many may wait as are in; the next is refused at once.
 		leaves[0] = enter(t, l, stuck, 20)
 		for range 20 {
-			all.Go(func() { _, _, _ = l.Enter(t.Context(), stuck, 20) })
+			all.Go(func() { _, _, _ = l.Enter(t.Context(), stuck, limits.Calls, 20) })
 		}
 		synctest.Wait()
 		began = clock()
-		if _, ok, _ := l.Enter(t.Context(), stuck, 20); ok || clock() != began {
+		if _, ok, _ := l.Enter(t.Context(), stuck, limits.Calls, 20); ok || clock() != began {
 			t.Error("a call behind 20 that wait was not refused at once")
 		}
 		all.Wait()
@@ -79,7 +79,7 @@ func TestCallsAtOnce(t *testing.T) {
 		gone, cancel := context.WithCancel(t.Context())
 		in := enter(t, l, stuck, 1)
 		time.AfterFunc(100*time.Millisecond, cancel)
-		if _, ok, err := l.Enter(gone, stuck, 1); ok || !errors.Is(err, context.Canceled) {
+		if _, ok, err := l.Enter(gone, stuck, limits.Calls, 1); ok || !errors.Is(err, context.Canceled) {
 			t.Errorf("a caller that left: %t, %v", ok, err)
 		}
 		in()
@@ -97,7 +97,7 @@ func TestCallsAtOnceOverReplicas(t *testing.T) {
 				t.Fatal(err)
 			}
 			in := 0
-			for _, ok, _ := l.Enter(t.Context(), tenant, 20); ok; _, ok, _ = l.Enter(t.Context(), tenant, 20) {
+			for _, ok, _ := l.Enter(t.Context(), tenant, limits.Calls, 20); ok; _, ok, _ = l.Enter(t.Context(), tenant, limits.Calls, 20) {
 				in++
 			}
 			if in != want {
@@ -122,7 +122,7 @@ func TestGateUnderLoad(t *testing.T) {
 				time.Sleep(rand.N(5 * time.Second))
 				ctx, cancel := context.WithTimeout(t.Context(), rand.N(1500*time.Millisecond))
 				defer cancel()
-				leave, ok, _ := l.Enter(ctx, tenant, atOnce)
+				leave, ok, _ := l.Enter(ctx, tenant, limits.Calls, atOnce)
 				if !ok {
 					return
 				}
@@ -168,7 +168,7 @@ func TestIdleTenantsAreForgotten(t *testing.T) {
 		if accounts > 4096 || gates > 4096 {
 			t.Errorf("%d accounts and %d gates are kept of 20000 tenants that came and went", accounts, gates)
 		}
-		if _, ok, _ := l.Enter(t.Context(), stays, 1); ok {
+		if _, ok, _ := l.Enter(t.Context(), stays, limits.Calls, 1); ok {
 			t.Error("the gate of a call under way was forgotten")
 		}
 		in()

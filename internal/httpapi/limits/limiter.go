@@ -47,7 +47,7 @@ type Limiter struct {
 
 	mu       sync.Mutex
 	accounts map[accountKey]*account
-	gates    map[tenants.TenantID]*gate
+	gates    map[gateKey]*gate
 	sweepAt  int // the number of accounts that makes the idle ones go
 }
 
@@ -60,7 +60,7 @@ type accountKey struct {
 func New(cfg Config) *Limiter {
 	l := &Limiter{
 		cfg: cfg, sweepAt: 1024,
-		accounts: make(map[accountKey]*account), gates: make(map[tenants.TenantID]*gate),
+		accounts: make(map[accountKey]*account), gates: make(map[gateKey]*gate),
 	}
 	l.replicas.Store(1)
 	return l
@@ -152,9 +152,9 @@ func (l *Limiter) sweep() {
 			delete(l.accounts, key)
 		}
 	}
-	for tenant, g := range l.gates {
+	for key, g := range l.gates {
 		if g.idle() {
-			delete(l.gates, tenant)
+			delete(l.gates, key)
 		}
 	}
 }

@@ -20,7 +20,10 @@
 // they are, compressed or not, through a buffer of 32 KiB.
 //
 // An answer that ends early breaks the client's transfer as well (ErrBroken): half an
-// answer never looks like a whole one.
+// answer never looks like a whole one. HTTP/1.0 has no means to say so and is refused.
+//
+// While an answer goes on it is asked every 5 seconds whether its caller would still be let
+// in. One that would not gets no more of it.
 //
 // A changing call goes on when its client leaves, until Prisma's status is known and
 // written down. It is sent once, whatever happens, except after a 401, with which Prisma

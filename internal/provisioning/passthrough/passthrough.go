@@ -56,6 +56,10 @@ type Limits struct {
 	// and 1 h.
 	StreamIdle, StreamWhole time.Duration
 
+	// Recheck is how often it is asked, while an answer goes on, whether its caller would
+	// still be let in. Default 5 s.
+	Recheck time.Duration
+
 	// Answer is the most bytes of an answer. Default 256 MiB.
 	Answer int64
 }
@@ -68,6 +72,7 @@ func (l Limits) withDefaults() Limits {
 		Whole:       cmp.Or(l.Whole, 5*time.Minute),
 		StreamIdle:  cmp.Or(l.StreamIdle, 10*time.Minute),
 		StreamWhole: cmp.Or(l.StreamWhole, time.Hour),
+		Recheck:     cmp.Or(l.Recheck, 5*time.Second),
 		Answer:      cmp.Or(l.Answer, 256<<20),
 	}
 }
@@ -78,6 +83,10 @@ type Config struct {
 	Caller Caller       // required
 	Logger *slog.Logger // default: none
 	Limits Limits
+
+	// Tick returns a channel that ticks at that pace, and what ends it. Default
+	// time.NewTicker.
+	Tick func(pace time.Duration) (ticks <-chan time.Time, stop func())
 }
 
 // Proxy passes requests through. It is safe for concurrent use.
@@ -86,6 +95,7 @@ type Proxy struct {
 	caller  Caller
 	logger  *slog.Logger
 	limits  Limits
+	tick    func(time.Duration) (<-chan time.Time, func())
 	routes  routes
 	buffers sync.Pool
 
@@ -104,8 +114,14 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{
 		store: cfg.Store, caller: cfg.Caller, logger: cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
-		limits: cfg.Limits.withDefaults(), routes: known,
+		limits: cfg.Limits.withDefaults(), tick: cfg.Tick, routes: known,
 		buffers: sync.Pool{New: func() any { return new([32 << 10]byte) }},
+	}
+	if p.tick == nil {
+		p.tick = func(pace time.Duration) (<-chan time.Time, func()) {
+			ticker := time.NewTicker(pace)
+			return ticker.C, ticker.Stop
+		}
 	}
 	p.draining, p.drain = context.WithCancel(context.Background())
 	return p, nil
@@ -121,20 +137,32 @@ type Request struct {
 	Tenant     tenants.TenantID
 	Connection tenants.ConnectionID
 	Path       string // Prisma's, escaped, with its leading "/v1/"
+
+	// Still reports whether the caller would be let in now. An error of one of these kinds
+	// ends the answer: fault.Unauthorized, fault.ForbiddenScope, fault.NotFound and
+	// fault.ReconnectRequired. Any other means that nobody can tell, and it goes on. Nil:
+	// nobody asks.
+	Still func(ctx context.Context) error
+
+	// Stream is called before the head of a stream is sent: it finds a place for it, which
+	// leave gives back, or refuses it with an error to render. Nil: it needs none. The answer
+	// to a changing call is not asked about, for what it was to do is done.
+	Stream func(ctx context.Context) (leave func(), err error)
 }
 
 // Serve passes one request to Prisma and its answer to w. A nil error means that an
 // answer was sent.
 //
 // Before anything was written it returns an error to render:
-//   - fault.InvalidRequest, fault.NotFound, fault.MethodNotAllowed (with the header Allow
-//     set on w) and fault.OperationNotAllowed about the request, *http.MaxBytesError for
-//     a body above MaxBody;
+//   - fault.InvalidRequest (HTTP/1.0 included), fault.NotFound, fault.MethodNotAllowed (with
+//     the header Allow set on w) and fault.OperationNotAllowed about the request,
+//     *http.MaxBytesError for a body above MaxBody;
 //   - those of prisma.Caller about the connection: fault.NotFound and
 //     fault.ReconnectRequired among them, and fault.PrismaRefused for a 401 that a
 //     renewed token did not mend or that came to a body too long to be sent again;
 //   - fault.PrismaUnavailable when there was no usable answer, with "outcome" for a
-//     changing call: "not_sent" or "unknown".
+//     changing call: "not_sent" or "unknown";
+//   - that of Request.Stream.
 //
 // Afterwards it returns ErrBroken.
 func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, in Request) error {
@@ -155,6 +183,12 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, in Request) error 
 func (p *Proxy) prepare(w http.ResponseWriter, r *http.Request, in Request) (*exchange, error) {
 	if r.URL.Host != "" || r.URL.Scheme != "" || r.URL.Opaque != "" { // meant for a proxy
 		return nil, fault.New(fault.InvalidRequest, "Send the path alone, not a whole address, in the request line.", nil)
+	}
+	if !r.ProtoAtLeast(1, 1) {
+		// HTTP/1.0 knows no chunks: the end of its connection is the end of a body whose length
+		// nobody told, and one that broke off would look whole.
+		return nil, fault.New(fault.InvalidRequest,
+			"Use HTTP/1.1 or later, also between a proxy of yours and this service: in HTTP/1.0 half an answer can't be told from a whole one.", nil)
 	}
 	to, err := p.routes.match(r.Method, in.Path)
 	if other, ok := errors.AsType[*methodError](err); ok {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/connect-prisma/server/internal/fault"
 	"github.com/connect-prisma/server/internal/prisma/managementapi"
 )
 
@@ -24,16 +25,25 @@ func (x *exchange) relay(resp *http.Response) error {
 	defer context.AfterFunc(x.client, func() { x.cancel(context.Cause(x.client)) })()
 	idle, whole := x.limits.Idle, x.limits.Whole
 	if isStream(resp.Header) {
+		leave, err := x.place()
+		if err != nil {
+			return err
+		}
+		defer leave()
 		idle, whole = x.limits.StreamIdle, x.limits.StreamWhole
 		defer context.AfterFunc(x.draining, func() { x.cancel(errors.New("the process is stopping")) })()
 	}
 	over := time.AfterFunc(whole, func() { x.cancel(errSlow) })
 	defer over.Stop()
+	defer x.watch()()
 
 	header := x.w.Header()
 	setAnswerHeader(header, resp.Header)
 	if resp.ContentLength >= 0 && resp.StatusCode != http.StatusNoContent && resp.StatusCode != http.StatusNotModified {
 		header.Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
+	}
+	if isStream(resp.Header) {
+		header.Set("X-Accel-Buffering", "no") // nginx would collect lines until they are worth sending
 	}
 	x.writeBy()
 	x.w.WriteHeader(resp.StatusCode)
@@ -77,6 +87,52 @@ func (x *exchange) copy(from io.Reader, idle time.Duration) error {
 			return fmt.Errorf("read the answer: %w", err)
 		}
 	}
+}
+
+// place finds a place for a stream.
+func (x *exchange) place() (leave func(), err error) {
+	if x.in.Stream == nil || x.op.changes() {
+		return func() {}, nil
+	}
+	return x.in.Stream(x.client)
+}
+
+// watch ends the exchange when its caller would no longer be let in, until stop is called:
+// an answer may go on for an hour, and a key or a connection that has ended must not.
+func (x *exchange) watch() (stop func()) {
+	if x.in.Still == nil {
+		return func() {}
+	}
+	ctx, stop := context.WithCancel(x.ctx)
+	ticks, end := x.tick(x.limits.Recheck)
+	go func() {
+		defer end()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticks:
+			}
+			if err := x.still(ctx); err != nil {
+				x.cancel(fmt.Errorf("the caller is no longer let in: %w", err))
+				return
+			}
+		}
+	}()
+	return stop
+}
+
+// still asks whether the caller would be let in; nil also when nobody can tell: a
+// database that is away ends nothing, and takes no revocations either.
+func (x *exchange) still(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, x.limits.Recheck)
+	defer cancel()
+	err := x.in.Still(ctx)
+	switch fault.KindOf(err) { //nolint:exhaustive // the others say nothing about the caller
+	case fault.Unauthorized, fault.ForbiddenScope, fault.NotFound, fault.ReconnectRequired:
+		return err
+	}
+	return nil
 }
 
 // writeBy gives the client time to read the next part.

@@ -31,7 +31,8 @@ const (
 // rig is a pass-through between a client and an upstream that records what it gets.
 type rig struct {
 	proxy  *passthrough.Proxy
-	url    string // of the front, with prefix
+	ask    func(*http.Request, *passthrough.Request) // changes what Serve is given
+	url    string                                    // of the front, with prefix
 	addr   string
 	tokens *tokens
 	audit  *audit
@@ -40,6 +41,9 @@ type rig struct {
 	mu   sync.Mutex
 	seen []seen
 	errs chan error // what Serve returned, in order
+
+	paces chan time.Duration // at which ticks were asked for
+	ticks chan time.Time
 }
 
 // seen is a request that arrived at the upstream.
@@ -165,7 +169,14 @@ func (r *rig) start(t *testing.T, limits passthrough.Limits, upstream string) {
 	client, err := managementapi.New(managementapi.Config{BaseURL: upstream, Transport: transport})
 	check(t, err)
 	r.tokens = &tokens{client: client}
-	r.proxy, err = passthrough.New(passthrough.Config{Store: r.audit, Caller: r.tokens, Limits: limits})
+	r.paces, r.ticks = make(chan time.Duration, 1000), make(chan time.Time)
+	r.proxy, err = passthrough.New(passthrough.Config{
+		Store: r.audit, Caller: r.tokens, Limits: limits,
+		Tick: func(pace time.Duration) (<-chan time.Time, func()) {
+			r.paces <- pace
+			return r.ticks, func() {}
+		},
+	})
 	check(t, err)
 	front := httptest.NewUnstartedServer(http.HandlerFunc(r.serve))
 	front.Config.MaxHeaderBytes = 32 << 10
@@ -178,7 +189,11 @@ func (r *rig) start(t *testing.T, limits passthrough.Limits, upstream string) {
 // serve does what the API does around the pass-through.
 func (r *rig) serve(w http.ResponseWriter, req *http.Request) {
 	_, path, _ := strings.Cut(req.URL.EscapedPath(), "/prisma/")
-	err := r.proxy.Serve(w, req, passthrough.Request{By: tenants.Actor{ID: "key_1"}, Path: "/" + path})
+	in := passthrough.Request{By: tenants.Actor{ID: "key_1"}, Path: "/" + path}
+	if r.ask != nil {
+		r.ask(req, &in)
+	}
+	err := r.proxy.Serve(w, req, in) //nolint:contextcheck // the exchange has a context of its own
 	r.errs <- err
 	if errors.Is(err, passthrough.ErrBroken) {
 		panic(http.ErrAbortHandler)
@@ -192,7 +207,7 @@ func (r *rig) serve(w http.ResponseWriter, req *http.Request) {
 	}
 	status := map[fault.Kind]int{
 		fault.InvalidRequest: 400, fault.OperationNotAllowed: 403, fault.NotFound: 404, fault.MethodNotAllowed: 405,
-		fault.ReconnectRequired: 409, fault.PrismaRefused: 502, fault.PrismaUnavailable: 503,
+		fault.ReconnectRequired: 409, fault.QuotaExceeded: 429, fault.PrismaRefused: 502, fault.PrismaUnavailable: 503,
 	}[fault.KindOf(err)]
 	if status == 0 {
 		status = http.StatusInternalServerError
