@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,21 +36,30 @@ type AuditFilter struct {
 	Limit  int       // 1 to 100
 }
 
+// periodSlack is more than the times of the log can be out of the order of its numbers:
+// a row's time is that of the beginning of its transaction.
+const periodSlack = 24 * time.Hour
+
 // where returns f's conditions. Only those that narrow are in the query: the planner could
-// not take an index for `$1 = ” OR target = $1`.
+// not take an index for `$1 = ” OR target = $1`. A period also bounds the numbers, because
+// the planner may walk along these, and would then pass all that lies outside.
 func (f AuditFilter) where(tenant TenantID) (string, []any) {
 	conditions, args := "tenant_id = $1 AND sequence > $2", []any{tenant, f.After}
 	narrow := func(by bool, condition string, value any) {
 		if by {
 			args = append(args, value)
-			conditions += " AND " + condition + " $" + strconv.Itoa(len(args))
+			conditions += " AND " + strings.ReplaceAll(condition, "?", "$"+strconv.Itoa(len(args)))
 		}
 	}
-	narrow(f.Action != "", "action =", f.Action)
-	narrow(f.Target != "", "target =", f.Target)
-	narrow(f.Actor != "", "actor_id =", f.Actor)
-	narrow(!f.From.IsZero(), "at >=", f.From)
-	narrow(!f.To.IsZero(), "at <", f.To)
+	narrow(f.Action != "", "action = ?", f.Action)
+	narrow(f.Target != "", "target = ?", f.Target)
+	narrow(f.Actor != "", "actor_id = ?", f.Actor)
+	narrow(!f.From.IsZero(), "at >= ?", f.From)
+	narrow(!f.To.IsZero(), "at < ?", f.To)
+	narrow(!f.From.IsZero(), `sequence > coalesce((
+		SELECT sequence FROM audit_log WHERE tenant_id = $1 AND at < ? ORDER BY at DESC LIMIT 1), 0)`, f.From.Add(-periodSlack))
+	narrow(!f.To.IsZero(), `sequence < coalesce((
+		SELECT sequence FROM audit_log WHERE tenant_id = $1 AND at > ? ORDER BY at LIMIT 1), 9223372036854775807)`, f.To.Add(periodSlack))
 	return conditions, args
 }
 
