@@ -76,7 +76,7 @@ func scanConnection(row pgx.CollectableRow) (Connection, error) {
 		&c.StatusSince, &c.AccessUntil, &c.Metadata, &c.Generation, &c.CreatedAt,
 		&c.Signs.ReadAt, &c.Signs.IssuedAt, &c.Signs.Renewable, &c.Signs.Exchange, &c.Signs.Leased, &c.Signs.SetBack, &c.Signs.Client,
 		&c.Signs.TenantChangedAt, &failing, &notBefore, &c.Signs.Misconfigured, &checked, &c.Signs.Finding,
-		&c.Signs.access, &c.Signs.refresh)
+		&c.Signs.Sealed[0], &c.Signs.Sealed[1])
 	c.Signs.FailingSince, c.Signs.NotBefore, c.Signs.CheckedAt = orZero(failing), orZero(notBefore), orZero(checked)
 	return c, err
 }

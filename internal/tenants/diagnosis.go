@@ -101,7 +101,9 @@ type Signs struct {
 	CheckedAt time.Time // when a check of the current pair ended; zero: never
 	Finding   Finding   // what it found
 
-	access, refresh []byte // the pair as it is stored, to see whether it can be opened
+	// Sealed are the access and the refresh token as they are stored, to see whether they
+	// can be opened.
+	Sealed [2][]byte
 }
 
 // Usable reports whether calls work, as far as the row tells.
@@ -210,8 +212,8 @@ func (s *Store) clientReplaced(c Connection) bool {
 // that this process does not have, or for another place.
 func (s *Store) unreadable(c Connection) bool {
 	t := s.TokensOf(c.Tenant, c.ID)
-	_, access := t.open("access_token", c.Generation, c.Signs.access)
-	_, refresh := t.open("refresh_token", c.Generation, c.Signs.refresh)
+	_, access := t.open("access_token", c.Generation, c.Signs.Sealed[0])
+	_, refresh := t.open("refresh_token", c.Generation, c.Signs.Sealed[1])
 	return access != nil || refresh != nil
 }
 
