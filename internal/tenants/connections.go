@@ -268,19 +268,6 @@ func (s *Store) storeGrant(ctx context.Context, tx pgx.Tx, by Actor, x Session, 
 	}})
 }
 
-// NameWorkspace notes the name of a connection's workspace as Prisma gives it.
-func (s *Store) NameWorkspace(ctx context.Context, tenant TenantID, id ConnectionID, name string) error {
-	if runes := []rune(name); len(runes) > 255 {
-		name = string(runes[:255])
-	}
-	return s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `
-			UPDATE connections SET workspace_name = $3, updated_at = app.now()
-			WHERE tenant_id = $1 AND id = $2 AND workspace_name <> $3`, tenant, id, name)
-		return err
-	})
-}
-
 // Disconnect forgets a connection's tokens; fault.NotFound as Connection. An
 // exchange that is still running finds its pair fenced off and drops it.
 func (s *Store) Disconnect(ctx context.Context, by Actor, tenant TenantID, id ConnectionID) (Connection, error) {

@@ -80,8 +80,8 @@ func (r *importRows) insert(ctx context.Context, tx pgx.Tx) error {
 	batch.Queue(`
 		INSERT INTO connections (tenant_id, id, user_id, workspace_id, oauth_client_id, status, generation,
 			access_token_sealed, refresh_token_sealed, access_issued_at, access_expires_at,
-			ledger_count, ledger_head, ledger_generation, ledger_seal)
-		SELECT tenant_id::uuid, id::uuid, user_id, workspace_id, client, 'active', 1, access, refresh, issued, expires, 1, mac, 1, seal
+			ledger_count, ledger_head, ledger_generation, ledger_seal, name_due)
+		SELECT tenant_id::uuid, id::uuid, user_id, workspace_id, client, 'active', 1, access, refresh, issued, expires, 1, mac, 1, seal, true
 		FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::bytea[],
 			$8::timestamptz[], $9::timestamptz[], $10::bytea[], $11::bytea[])
 			AS l (tenant_id, id, user_id, workspace_id, client, access, refresh, issued, expires, mac, seal)`,

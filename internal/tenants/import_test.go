@@ -57,6 +57,9 @@ func TestImport(t *testing.T) {
 	if c.UserID != "ada" || c.WorkspaceID != "wksp_1" || c.ClientID != clientID || c.Status != tenants.ConnectionActive || c.Generation != 1 {
 		t.Errorf("the connection is %+v", c)
 	}
+	if n := one[int](t, s, `SELECT count(*) FROM river.river_job`); n != 0 {
+		t.Errorf("%d jobs would call Prisma", n)
+	}
 	tokens, err := s.TokensOf(tenant, c.ID).Tokens(t.Context())
 	ok(t, err)
 	if tokens.Access != "access-ada" || tokens.Refresh != "refresh-ada" || !tokens.ExpiresAt.Equal(lines[0].ExpiresAt.Truncate(time.Microsecond)) {
@@ -75,9 +78,6 @@ func TestImport(t *testing.T) {
 		WHERE a.action = 'connection.connected' AND a.actor_type = 'command' AND a.actor_id = 'root'
 		  AND (a.details->>'imported')::boolean AND a.target = a.details->>'connectionId'`); got != 3 {
 		t.Errorf("%d audit rows with their events, want 3", got)
-	}
-	if n := one[int](t, s, `SELECT count(*) FROM river.river_job`); n != 0 {
-		t.Errorf("%d jobs would call Prisma", n)
 	}
 	s.gapless(t, tenant)
 	if summary := s.proven(t); summary.Connections != 3 || summary.Rows != 3 {
@@ -160,6 +160,37 @@ func TestImportRefuses(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	s.proven(t)
+}
+
+// Whoever first uses an imported connection has its workspace's name asked for: one of
+// them, on whatever replica, and for no other connection.
+func TestImportedWorkspaceIsNamedWithTheFirstUse(t *testing.T) {
+	t.Parallel()
+	s := openService(t)
+	tenant := s.tenant(t, "Acme").ID
+	stored := s.imported(t, importLine(1, tenant, "ada"), importLine(2, tenant, "bob"))
+	id := stored[0].Connection
+	replicas := []*tenants.Store{s.Store, s.store(t, tenants.Config{Pool: s.db.Pool}), s.store(t, tenants.Config{Pool: s.db.Pool})}
+	for range 2 { // at once, and later
+		var all sync.WaitGroup
+		for _, replica := range replicas {
+			for range 5 {
+				all.Go(func() {
+					if _, err := replica.TokensOf(tenant, id).Tokens(t.Context()); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
+		all.Wait()
+		for _, replica := range replicas {
+			ok(t, replica.Wait(t.Context()))
+		}
+	}
+	jobs := list[string](t, s, `SELECT args->>'connection' FROM river.river_job WHERE kind = 'name_workspace'`)
+	if diff := cmp.Diff([]string{id.UUID.String()}, jobs); diff != "" {
+		t.Errorf("jobs that ask for a name (-want +got):\n%s", diff)
+	}
 }
 
 // Several imports of the same lines at once, and commits that are cut, store each once.

@@ -98,7 +98,10 @@ func (s *service) everyConnection(t *testing.T, f furnished) {
 	s.connect(t, f.tenant, "user", s.pair(t, "again", "wksp_1")) // a reconnect
 	gone := s.connect(t, f.tenant, "gone", s.pair(t, "gone", "wksp_1"))
 	do(s.Disconnect(ctx, by, f.tenant, gone.ID))
-	do(s.Import(ctx, by, []tenants.ImportLine{importLine(1, f.tenant, "imported")}))
+	done, err := s.Import(ctx, by, []tenants.ImportLine{importLine(1, f.tenant, "imported")})
+	do(err)
+	do(s.TokensOf(f.tenant, done[0].Connection).Tokens(ctx)) // its workspace gets its name
+	do(s.Wait(ctx))
 }
 
 func (s *service) everyOperation(t *testing.T, f furnished) {

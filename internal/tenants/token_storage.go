@@ -79,6 +79,7 @@ type tokenRow struct {
 	lateRetriesOf    *int64 // generation
 	lateRetry        *int64 // generation; written by the version before late_retries
 	notBefore        *time.Time
+	nameDue          bool       // it was imported, and nobody has asked for its workspace's name
 	ledger           ledgerHead // with a lock only
 }
 
@@ -101,7 +102,7 @@ func (t *TokenStorage) read(ctx context.Context, tx pgx.Tx, lock string) (tokenR
 const selectTokens = `
 	SELECT status, workspace_id, generation, access_token_sealed, refresh_token_sealed, access_issued_at,
 	       access_expires_at, lease_until, intent_generation, intent_at, lease_owner, late_retries, late_retries_of,
-	       late_retry_generation, refresh_not_before, app.wall_clock()
+	       late_retry_generation, refresh_not_before, name_due, app.wall_clock()
 	FROM connections WHERE tenant_id = $1 AND id = $2 AND status <> 'disconnected' `
 
 // collect reads the one row of selectTokens and opens the seals.
@@ -111,7 +112,7 @@ func (t *TokenStorage) collect(rows pgx.Rows) (tokenRow, error) {
 		var row tokenRow
 		err := r.Scan(&row.status, &row.tokens.WorkspaceID, &row.tokens.Generation, &access, &refresh, &row.tokens.IssuedAt,
 			&row.tokens.ExpiresAt, &row.leaseUntil, &row.intentGeneration, &row.intentAt, &row.leaseOwner, &row.lateRetries, &row.lateRetriesOf,
-			&row.lateRetry, &row.notBefore, &row.tokens.ReadAt)
+			&row.lateRetry, &row.notBefore, &row.nameDue, &row.tokens.ReadAt)
 		return row, err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -159,7 +160,13 @@ func (t *TokenStorage) Tokens(ctx context.Context) (prisma.Tokens, error) {
 	if err != nil {
 		return prisma.Tokens{}, err
 	}
-	return row.tokens, row.alive()
+	if err := row.alive(); err != nil {
+		return row.tokens, err
+	}
+	if row.nameDue {
+		t.nameLater(ctx)
+	}
+	return row.tokens, nil
 }
 
 // SetTokens implements prisma.TokenStorage: it replaces the pair whatever is
