@@ -46,7 +46,10 @@
 // What landed stays and is told, also when nobody can ask for it any more and when its
 // client was told that it failed: somebody may have found it and begun to use it. Only
 // doubles go, where a server does not keep markers unique: what bears the marker beside
-// what is recorded, is itself recorded nowhere, and holds nothing but what came with it.
+// what is recorded, is itself recorded nowhere, holds nothing but what came with it, and
+// has been used by nobody. Every call that uses or changes something says so before it is
+// sent, through the pass-through too, and of a call and a look that meet at a double the
+// first wins (Condemn): the other finds it in use, or being deleted.
 // A look that can't read the lists is repeated, for a week at most.
 //
 // # Other changes

@@ -71,51 +71,52 @@ func doublesAmong[T any](found []T, id func(T) string, known string) []string {
 
 // double is a kind of thing that may be there twice.
 type double struct {
-	removal   func(tenants.ResourceChange) removal
-	change    func(id string) tenants.ResourceChange
-	untouched func(ctx context.Context, r *run, change *tenants.ResourceChange, id string) (bool, error)
+	removal func(tenants.ResourceChange) removal
+	change  func(id string) tenants.ResourceChange
+	// holds lists the ids of what came with it; false: somebody has put more into it. It
+	// notes what is to be told when it goes.
+	holds func(ctx context.Context, r *run, change *tenants.ResourceChange) (ids []string, alone bool, err error)
 }
 
 func doubleProject() double {
 	return double{projectRemoval, func(id string) tenants.ResourceChange {
 		return tenants.ResourceChange{ProjectID: id}
-	}, projectUntouched}
+	}, heldByProject}
 }
 
 func doubleDatabase(projectID string) double {
 	return double{databaseRemoval, func(id string) tenants.ResourceChange {
 		return tenants.ResourceChange{ProjectID: projectID, DatabaseID: id}
-	}, func(ctx context.Context, r *run, _ *tenants.ResourceChange, id string) (bool, error) {
-		return databaseUntouched(ctx, r, id)
+	}, func(ctx context.Context, r *run, change *tenants.ResourceChange) ([]string, bool, error) {
+		return heldByDatabase(ctx, r, change.DatabaseID)
 	}}
 }
 
 func doubleCredentials(databaseID string) double {
 	return double{credentialsRemoval, func(id string) tenants.ResourceChange {
 		return tenants.ResourceChange{DatabaseID: databaseID, CredentialsID: id}
-	}, func(context.Context, *run, *tenants.ResourceChange, string) (bool, error) { return true, nil }} // there is nothing in them
+	}, func(_ context.Context, _ *run, change *tenants.ResourceChange) ([]string, bool, error) {
+		return []string{change.CredentialsID}, true, nil
+	}}
 }
 
+// removeEach deletes doubles, less those that somebody may be using.
 func (s *Service) removeEach(ctx context.Context, r *run, ids []string, kind double, count *landingCounts) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	free, err := s.store.NotRecorded(ctx, r.at.tenant, ids)
-	if err != nil {
-		return err
-	}
-	for _, id := range free {
+	for _, id := range ids {
 		change := kind.change(id)
 		change.Tenant, change.Connection, change.Operation = r.at.tenant, r.at.connection, r.op.ID
-		untouched, err := kind.untouched(ctx, r, &change, id)
+		held, unused, err := kind.holds(ctx, r, &change)
 		if gone(err) {
 			continue
+		}
+		if err == nil && unused {
+			unused, err = s.store.Condemn(ctx, r.op, held)
 		}
 		if err != nil {
 			return err
 		}
 		log := s.logger.With(slog.String("operation_id", r.op.ID.String()), slog.String("id", id))
-		if !untouched {
+		if !unused {
 			log.WarnContext(ctx, "what an operation made twice is in use, and stays")
 			continue
 		}
@@ -128,33 +129,40 @@ func (s *Service) removeEach(ctx context.Context, r *run, ids []string, kind dou
 	return nil
 }
 
-// projectUntouched reports whether a project holds nothing but what came with it, and
-// notes that for what is told when it goes.
-func projectUntouched(ctx context.Context, r *run, change *tenants.ResourceChange, id string) (bool, error) {
-	databases, err := databasesIn(ctx, r.service, r.at, id)
+// heldByProject is holds of a project: its database, and the branch that this is of.
+func heldByProject(ctx context.Context, r *run, change *tenants.ResourceChange) ([]string, bool, error) {
+	ids := []string{change.ProjectID}
+	databases, err := databasesIn(ctx, r.service, r.at, change.ProjectID)
 	if err != nil || len(databases) > 1 {
-		return false, err
+		return nil, false, err
 	}
 	for _, database := range databases {
-		if untouched, err := databaseUntouched(ctx, r, database.ID); err != nil || !untouched {
-			return false, err
+		held, alone, err := heldByDatabase(ctx, r, database.ID)
+		if err != nil || !alone {
+			return nil, false, err
+		}
+		ids = append(ids, held...)
+		if branch := managementapi.Value(database.BranchID); branch != "" {
+			ids = append(ids, branch)
 		}
 		change.DatabaseIDs = append(change.DatabaseIDs, database.ID)
 	}
-	return true, nil
+	return ids, true, nil
 }
 
-// databaseUntouched reports whether a database has no credentials but those that came
-// with it, and no operation knows it or them.
-func databaseUntouched(ctx context.Context, r *run, id string) (bool, error) {
+// heldByDatabase is holds of a database: the credentials that came with it, and those that
+// the operation made for it before it was given out another.
+func heldByDatabase(ctx context.Context, r *run, id string) ([]string, bool, error) {
 	all, err := credentialsIn(ctx, r.service, r.at, id, func(managementapi.Connection) bool { return true })
-	if err != nil || len(all) > 1 {
-		return false, err
+	if err != nil {
+		return nil, false, err
 	}
-	ids := []string{id}
+	ids, others := []string{id}, 0
 	for _, one := range all {
 		ids = append(ids, one.ID)
+		if !bearsMarker(one.Name, r.op.ID) {
+			others++
+		}
 	}
-	free, err := r.service.store.NotRecorded(ctx, r.at.tenant, ids)
-	return len(free) == len(ids), err
+	return ids, others <= 1, nil
 }

@@ -35,13 +35,24 @@ func (s *Service) LookForLandings(ctx context.Context) (Landings, error) {
 	}
 	for {
 		list, err := s.store.LandingsToLookFor(ctx)
-		if err != nil || len(list) == 0 {
+		if err != nil {
 			return count.sum(), err
+		}
+		if len(list) == 0 {
+			return count.sum(), s.forgetUses(ctx)
 		}
 		before := count.looked.Load()
 		atOnce(list, func(at tenants.Landing) { s.lookAt(ctx, at, &count) })
 		if ctx.Err() != nil || count.looked.Load() == before { // the others are at it
 			return count.sum(), ctx.Err()
+		}
+	}
+}
+
+func (s *Service) forgetUses(ctx context.Context) error {
+	for {
+		if n, err := s.store.ForgetUses(ctx); err != nil || n == 0 {
+			return err
 		}
 	}
 }

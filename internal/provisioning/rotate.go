@@ -107,7 +107,7 @@ func (r *run) restore(ctx context.Context, id string, in Restore) (Database, err
 		}
 		return database, err
 	}
-	restored, err := send(ctx, r, tenants.OutgoingCall{Operation: "restoreDatabase", Target: id},
+	restored, err := send(ctx, r, tenants.OutgoingCall{Operation: "restoreDatabase", Target: id, Uses: []string{in.SourceID}},
 		func(ctx context.Context, client *prisma.Client) (Database, error) {
 			answer, err := client.RestoreDatabase(ctx, id, managementapi.RestoreDatabaseRequest{
 				Source: managementapi.BackupSource{Type: managementapi.BackupSourceTypeBackup, DatabaseID: in.SourceID, BackupID: in.BackupID},

@@ -334,6 +334,7 @@ func send[T any](ctx context.Context, r *run, what tenants.OutgoingCall,
 	do func(ctx context.Context, client *prisma.Client) (T, error),
 ) (T, error) {
 	what.OperationID = r.op.ID.String()
+	what.Uses = append(what.Uses, what.Target)
 	return changing(ctx, r.service, r.by, r.at, what, func(ctx context.Context, client *prisma.Client) (thing T, err error) {
 		if err := r.hold(ctx); err != nil {
 			return thing, err

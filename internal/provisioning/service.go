@@ -28,7 +28,8 @@ type Store interface {
 	BeginLook(ctx context.Context, at tenants.Landing, lease time.Duration) (look tenants.Look, due bool, err error)
 	EndLook(ctx context.Context, look tenants.Look, seen bool) error
 	Landed(ctx context.Context, by tenants.Actor, look tenants.Look, made tenants.Made) error
-	NotRecorded(ctx context.Context, tenant tenants.TenantID, ids []string) ([]string, error)
+	Condemn(ctx context.Context, op tenants.Operation, ids []string) (bool, error)
+	ForgetUses(ctx context.Context) (int, error)
 
 	ProjectUpdated(ctx context.Context, by tenants.Actor, c tenants.ResourceChange) error
 	DatabaseUpdated(ctx context.Context, by tenants.Actor, c tenants.ResourceChange) error

@@ -71,6 +71,7 @@ func rename[T any](ctx context.Context, s *Service, by tenants.Actor, at scope, 
 ) (T, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.deadline)
 	defer cancel()
+	what.Uses = []string{what.Target}
 	changed, err := changing(ctx, s, by, at, what, change)
 	switch {
 	case err == nil:

@@ -161,26 +161,3 @@ func (s *Store) Landed(ctx context.Context, by Actor, look Look, made Made) erro
 		return s.recordMade(ctx, tx, by, look.Operation, made)
 	})
 }
-
-// NotRecorded returns those of Prisma's ids that no operation of the tenant knows, in
-// whatever form.
-func (s *Store) NotRecorded(ctx context.Context, tenant TenantID, ids []string) ([]string, error) {
-	var free []string
-	err := s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-			SELECT candidate FROM unnest($2::text[]) WITH ORDINALITY AS c (candidate, place),
-				LATERAL (SELECT substring(candidate FROM '[^_]*$') AS plain) AS p
-			WHERE NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = $1
-			        AND o.resource_id IN (plain, 'proj_' || plain, 'db_' || plain, 'con_' || plain))
-			  AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = $1 AND o.project_id IN (plain, 'proj_' || plain))
-			  AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = $1 AND o.database_id IN (plain, 'db_' || plain))
-			  AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = $1 AND o.credentials_id IN (plain, 'con_' || plain))
-			ORDER BY place`, tenant, ids)
-		if err != nil {
-			return fmt.Errorf("look for what nobody knows: %w", err)
-		}
-		free, err = pgx.CollectRows(rows, pgx.RowTo[string])
-		return err
-	})
-	return free, err
-}

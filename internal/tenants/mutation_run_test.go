@@ -117,7 +117,7 @@ func (s *service) everyOperation(t *testing.T, f furnished) {
 	op := begin("first")
 	do(s.RenewOperation(ctx, op, time.Minute))
 	do(s.NoteOperation(ctx, op, []byte(`{}`)))
-	do(s.NotRecorded(ctx, f.tenant, []string{"db_1"}))
+	s.everyUse(t, f, op)
 	made := tenants.Made{
 		ResourceID: "db_1", Answer: []byte(`{}`), Secret: "postgres://", DatabaseID: "db_1", ProjectID: "proj_1", CredentialsID: "con_1",
 	}
@@ -144,6 +144,26 @@ func (s *service) everyOperation(t *testing.T, f furnished) {
 	begin("second")
 	s.db.Advance(t, 8*24*time.Hour)
 	begin("second") // a new one by its name
+}
+
+// everyUse uses something, condemns something else, and finds each of them taken.
+func (s *service) everyUse(t *testing.T, f furnished, op tenants.Operation) {
+	t.Helper()
+	ctx, by, do := t.Context(), tenants.System(), do(t)
+	use := func(ids ...string) error {
+		_, err := s.BeginCall(ctx, by, f.tenant, tenants.OutgoingCall{Connection: f.connection.ID, Operation: "updateDatabase", Uses: ids})
+		return err
+	}
+	do(use("db_used"))
+	for id, want := range map[string]bool{"db_used": false, "db_double": true} {
+		if condemned, err := s.Condemn(ctx, op, []string{id}); err != nil || condemned != want {
+			t.Errorf("%s is condemned: %t, %v", id, condemned, err)
+		}
+	}
+	if err := use("db_double"); fault.KindOf(err) != fault.Conflict {
+		t.Errorf("a double is used while it is deleted: %v", err)
+	}
+	do(s.ForgetUses(ctx))
 }
 
 // everyDeletion deletes something, after a call that did not.

@@ -20,6 +20,7 @@ type OutgoingCall struct {
 	Operation   string       // of the Management API, such as "createProject" or "DELETE /v1/databases/{databaseId}"; no values
 	Target      string       // Prisma's id of what it is about; "": there is none yet
 	OperationID string       // the operation (op_…) that it belongs to; "": none
+	Uses        []string     // Prisma's ids of what it uses or changes, so that nobody takes it for an unused double
 }
 
 // How an outgoing call can end.
@@ -51,12 +52,16 @@ const (
 	callEndsWithin = 10 * time.Second
 )
 
-// BeginCall writes that a call is about to be made. It is committed when BeginCall
-// returns; on an error the call must not be made.
+// BeginCall writes that a call is about to be made, and notes what it uses. It is
+// committed when BeginCall returns; on an error the call must not be made: fault.Conflict
+// when something that it uses is being deleted as a double.
 func (s *Store) BeginCall(ctx context.Context, by Actor, tenant TenantID, call OutgoingCall) (AuditedCall, error) {
 	begun := AuditedCall{OutgoingCall: call, Tenant: tenant}
 	err := s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
-		var err error
+		err := s.use(ctx, tx, tenant, call)
+		if err != nil {
+			return err
+		}
 		begun.Sequence, err = s.recordAll(ctx, tx, tenant, by, []change{{action: auditCallBegun, target: call.Target, data: call.details()}})
 		return err
 	})

@@ -47,6 +47,8 @@ func (s *service) furnish(t *testing.T, name string) furnished {
 		Connection: f.connection.ID, Kind: tenants.OperationCreateProject, Key: "key", Lease: time.Minute,
 	})
 	ok(t, err)
+	_, err = s.BeginCall(ctx, by, f.tenant, tenants.OutgoingCall{Connection: f.connection.ID, Operation: "updateDatabase", Uses: []string{"db_old"}})
+	ok(t, err)
 	_, err = s.BeginDeletion(ctx, tenants.ResourceChange{Tenant: f.tenant, Connection: f.connection.ID, DatabaseID: "db_old"})
 	ok(t, err)
 	_, err = s.BorrowBudget(ctx, f.tenant, tenants.BudgetRequests, tenants.Rate{PerSecond: 50, Burst: 100}, 1)

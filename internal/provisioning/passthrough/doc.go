@@ -7,7 +7,7 @@
 //	  │ query: documented names, each once ────────────────── else 400
 //	  │ body: up to 10 MiB, read as it is sent ────────────── else 413
 //	  ▼
-//	access token ──▶ audit: the intent of a changing call, committed
+//	access token ──▶ audit: the intent of a changing call and what it uses, committed
 //	  ▼
 //	request, built anew: canonical path, listed headers, the connection's token
 //	  │ 401: renew the token and send once more, if what was read of the body is kept
@@ -18,6 +18,9 @@
 // decoded, checked against the interface document and written anew. Headers pass by a
 // list, in both directions, so that what nobody thought of stays here. Bodies pass as
 // they are, compressed or not, through a buffer of 32 KiB.
+//
+// What a changing call uses are the ids in its path and those that its body names: of the
+// few operations whose body does, up to 64 KiB are read before anything is sent.
 //
 // An answer that ends early breaks the client's transfer as well (ErrBroken): half an
 // answer never looks like a whole one. HTTP/1.0 has no means to say so and is refused.

@@ -22,7 +22,7 @@ type exchange struct {
 
 	in     Request
 	op     *operation
-	target string
+	target target
 	raw    managementapi.RawRequest
 	body   *body // nil: none
 
@@ -38,7 +38,7 @@ type exchange struct {
 
 func (p *Proxy) newExchange(w http.ResponseWriter, r *http.Request, in Request, to target, raw managementapi.RawRequest) *exchange {
 	x := &exchange{
-		Proxy: p, in: in, op: to.op, target: to.id, raw: raw,
+		Proxy: p, in: in, op: to.op, target: to, raw: raw,
 		w: w, wire: http.NewResponseController(w), client: r.Context(),
 	}
 	ctx := r.Context()
@@ -103,6 +103,19 @@ func usable(status int) bool {
 
 // attempt sends the request with one access token.
 func (x *exchange) attempt(ctx context.Context, client *prisma.Client) (*http.Response, error) {
+	if x.op.changes() && x.audited == nil {
+		uses, err := x.uses()
+		if err != nil {
+			return nil, err
+		}
+		begun, err := x.store.BeginCall(ctx, x.in.By, x.in.Tenant, tenants.OutgoingCall{
+			Connection: x.in.Connection, Operation: x.op.String(), Target: x.target.id, Uses: uses,
+		})
+		if err != nil {
+			return nil, err
+		}
+		x.audited, x.last = &begun, managementapi.NewFetchError(false, errors.New("not yet sent"))
+	}
 	raw := x.raw
 	if x.body != nil {
 		reader, whole := x.body.attempt()
@@ -111,15 +124,6 @@ func (x *exchange) attempt(ctx context.Context, client *prisma.Client) (*http.Re
 				"but the body was too long to be kept: send the request again.", x.last)
 		}
 		raw.Body = reader
-	}
-	if x.op.changes() && x.audited == nil {
-		begun, err := x.store.BeginCall(ctx, x.in.By, x.in.Tenant, tenants.OutgoingCall{
-			Connection: x.in.Connection, Operation: x.op.String(), Target: x.target,
-		})
-		if err != nil {
-			return nil, err
-		}
-		x.audited, x.last = &begun, managementapi.NewFetchError(false, errors.New("not yet sent"))
 	}
 	resp, err := client.Raw(ctx, raw)
 	x.last = err

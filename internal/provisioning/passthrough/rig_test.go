@@ -90,6 +90,7 @@ func (c *tokens) renewals() int {
 type audit struct {
 	mu    sync.Mutex
 	lines []string
+	uses  [][]string // of each call
 	fail  error
 	ended chan struct{}
 }
@@ -104,6 +105,7 @@ func (a *audit) BeginCall(_ context.Context, by tenants.Actor, _ tenants.TenantI
 	if a.fail != nil {
 		return tenants.AuditedCall{}, a.fail
 	}
+	a.uses = append(a.uses, call.Uses)
 	a.lines = append(a.lines, "begun "+by.ID+" "+call.Operation+" "+call.Target)
 	return tenants.AuditedCall{OutgoingCall: call}, nil
 }

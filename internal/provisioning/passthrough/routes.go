@@ -30,6 +30,7 @@ type operation struct {
 	query        []string // names of the query parameters
 	header       []string // canonical names of the header parameters
 	segments     []string // of path; those in braces are parameters
+	named        bool     // its body names what it uses
 }
 
 // String is the operation's name in the audit log.
@@ -44,7 +45,10 @@ type routes map[int][]*operation
 // newRoutes reads the parameters of the decided operations from the interface document.
 func newRoutes(document []byte, decided []decision) (routes, error) {
 	var doc struct {
-		Paths map[string]map[string]json.RawMessage `json:"paths"`
+		Paths      map[string]map[string]json.RawMessage `json:"paths"`
+		Components struct {
+			Schemas map[string]schema `json:"schemas"`
+		} `json:"components"`
 	}
 	if err := json.Unmarshal(document, &doc); err != nil {
 		return nil, fmt.Errorf("read the interface document: %w", err)
@@ -61,6 +65,9 @@ func newRoutes(document []byte, decided []decision) (routes, error) {
 			if err := op.readParameters(part); err != nil {
 				return nil, err
 			}
+		}
+		if err := op.readBody(text, doc.Components.Schemas); err != nil {
+			return nil, err
 		}
 		all[len(op.segments)] = append(all[len(op.segments)], op)
 	}
@@ -101,8 +108,9 @@ func (o *operation) readParameters(text json.RawMessage) error {
 // target is a request that has been understood.
 type target struct {
 	op   *operation
-	path string // escaped anew
-	id   string // the last parameter of the path: what the call is about; "" if it has none
+	path string   // escaped anew
+	id   string   // the last parameter of the path: what the call is about; "" if it has none
+	uses []string // the ids in the path, less that of what a DELETE deletes
 }
 
 // match finds the operation of a method and an escaped path that begins with "/v1/".
@@ -160,6 +168,9 @@ func (o *operation) target(segments []string) target {
 		path.WriteString("/" + url.PathEscape(s))
 		if isParameter(o.segments[i]) {
 			t.id = s
+			if strings.HasSuffix(strings.ToLower(o.segments[i]), "id}") && (o.method != http.MethodDelete || i < len(segments)-1) {
+				t.uses = append(t.uses, s)
+			}
 		}
 	}
 	t.path = path.String()
