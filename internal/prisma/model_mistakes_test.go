@@ -112,7 +112,7 @@ func TestModelCatchesMistakes(t *testing.T) {
 			func(s *prisma.MemoryStorage) modelStorage { return hasty{s, map[string]bool{}} }, []string{"I1", "I2"},
 		},
 		"save without generation": {
-			func(s *prisma.MemoryStorage) modelStorage { return unfenced{s} }, []string{"I5"},
+			func(s *prisma.MemoryStorage) modelStorage { return unfenced{s} }, []string{"I5", "I6"},
 		},
 		"save onto any later generation": {
 			func(s *prisma.MemoryStorage) modelStorage { return lax{s} }, []string{"I5", "I6"},

@@ -32,7 +32,12 @@ type modelToken struct {
 	delivered bool // its successor reached a storage that could take it
 	tooLate   bool // not before it was presented again
 	refused   bool // the API has answered its access token with 401
+
+	after *modelToken // whose access token it is used with, if the answer broke off before its own
 }
+
+// isRefused reports whether the API has refused the access token that goes with t.
+func (t *modelToken) isRefused() bool { return t.refused || t.after != nil && t.after.isRefused() }
 
 // grant is a new consent.
 func (m *model) grant() *modelToken {
@@ -81,7 +86,7 @@ func (m *model) arrive(p *modelProcess, name string) *modelToken {
 	}
 	switch {
 	case t.presented == 0:
-	case t.presented == 1 && !t.refused && now().Before(m.durable[name].Add(-time.Minute)):
+	case t.presented == 1 && !t.isRefused() && now().Before(m.durable[name].Add(-time.Minute)):
 		m.violation("I2: %s is presented again while its access token lives", name)
 	case t.presented > 1 && now().Before(m.durable[name]):
 		m.violation("I2: %s is presented a further time while its access token lives", name)
@@ -128,6 +133,15 @@ func (m *model) process(t *modelToken) (prisma.Grant, error) {
 	}, nil
 }
 
+// breakOff notes that of the answer for t only the refresh token arrives.
+func (m *model) breakOff(t *modelToken, next string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.seen["an answer that breaks off"]++
+	m.log("the answer for %s breaks off after %s", t.name, next)
+	m.tokens[next].after = t
+}
+
 // depart ends a request. lost: nobody hears the answer.
 func (m *model) depart(p *modelProcess, t *modelToken, lost bool) {
 	m.mu.Lock()
@@ -151,7 +165,7 @@ func (p *modelProcess) Refresh(_ context.Context, _ prisma.OAuthClient, name str
 		return prisma.Grant{}, &prisma.TokenError{Class: prisma.NotSent}
 	case fateLimited:
 		return prisma.Grant{}, &prisma.TokenError{Class: prisma.Misconfigured, Status: 429}
-	case fateAnswered, fateLostBefore, fateLostAfter:
+	case fateAnswered, fateHalf, fateLostBefore, fateLostAfter:
 	}
 	t := m.arrive(p, name)
 	time.Sleep(latency / 2)
@@ -161,9 +175,13 @@ func (p *modelProcess) Refresh(_ context.Context, _ prisma.OAuthClient, name str
 		grant, err = m.process(t)
 	}
 	time.Sleep(latency / 2)
-	m.depart(p, t, fate != fateAnswered)
-	if !p.seam() || fate != fateAnswered { // it dies or stands still with the answer in its socket
+	m.depart(p, t, fate != fateAnswered && fate != fateHalf)
+	if !p.seam() || fate != fateAnswered && fate != fateHalf { // it dies or stands still with the answer in its socket
 		return prisma.Grant{}, &prisma.TokenError{Class: prisma.Unknown, Status: 503}
+	}
+	if fate == fateHalf && err == nil {
+		m.breakOff(t, grant.Refresh)
+		return prisma.Grant{Refresh: grant.Refresh, ExpiresIn: modelLife, Rotated: true}, nil
 	}
 	return grant, err
 }
@@ -177,6 +195,7 @@ const (
 	fateLimited
 	fateLostBefore // the request was not processed
 	fateLostAfter  // it was
+	fateHalf       // the answer breaks off after its refresh token
 )
 
 // fate draws what becomes of an exchange, and how long it takes altogether.
@@ -191,8 +210,10 @@ func (m *model) fate() (fate, time.Duration) {
 		latency = time.Duration(1+m.rand.IntN(59_000)) * time.Millisecond
 	}
 	switch n := m.rand.IntN(20); {
-	case n < 13:
+	case n < 12:
 		return fateAnswered, latency
+	case n < 13:
+		return fateHalf, latency
 	case n < 14:
 		return fateNotSent, latency
 	case n < 15:

@@ -322,7 +322,7 @@ func TestModel(t *testing.T) {
 			}
 			t.Log(seen)
 			for _, what := range []string{
-				"a late retry", "a further late retry", "a pair that healed late", "a probe", "a replay", "a lost grant", "a save after its lease", "a superseded save",
+				"a late retry", "a further late retry", "a pair that healed late", "a probe", "a replay", "a lost grant", "a save after its lease", "a superseded save", "an answer that breaks off",
 				"an entry of the spool", "a lease that another process holds",
 			} {
 				if seen[what] == 0 {

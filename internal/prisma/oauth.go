@@ -272,7 +272,8 @@ func (o *OAuth) ExchangeCode(
 // 6): Grant.Refresh is then refreshToken and Grant.Rotated is false. Nothing else in a
 // successful answer makes Refresh fail that could be sorted out later, because the
 // old token is already gone: in particular an unreadable workspace leaves
-// Grant.WorkspaceID empty.
+// Grant.WorkspaceID empty. Nor does an answer that breaks off once its refresh token has
+// come whole: what else came is in the Grant, Access perhaps not.
 //
 //	POST /token  grant_type=refresh_token&refresh_token=&client_id=[&client_secret=]
 //
@@ -280,12 +281,15 @@ func (o *OAuth) ExchangeCode(
 //
 // Source: RFC 6749 sections 5 and 6.
 func (o *OAuth) Refresh(ctx context.Context, client OAuthClient, refreshToken string) (Grant, error) {
-	grant, _, err := o.requestToken(ctx, client, url.Values{
+	grant, status, err := o.requestToken(ctx, client, url.Values{
 		"grant_type":    {"refresh_token"},
 		"refresh_token": {refreshToken},
 	})
 	if err != nil {
 		return Grant{}, err
+	}
+	if grant.Access == "" && grant.Refresh == refreshToken { // which says nothing
+		return Grant{}, &TokenError{Class: Unknown, Status: status, cause: errUnusableAnswer}
 	}
 	grant.Rotated = grant.Refresh != ""
 	grant.Refresh = cmp.Or(grant.Refresh, refreshToken)

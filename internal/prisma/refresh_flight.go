@@ -40,9 +40,18 @@ func (r *Refresher) fly(ctx context.Context, conn Connection, o order) (tokens T
 	}
 	lease := leaseOf(conn.Key, conn.Storage, r.suspicions, r.now)
 	begun := r.now()
+	again := false
 	for polls := 0; ; {
 		tokens, held, err := r.attempt(ctx, conn, lease, o)
-		if err != nil || !held {
+		switch {
+		case err == nil && !held && isHalf(o.stale, tokens):
+			if again {
+				pause := r.backoffs.failed(conn.Key, r.now(), 0, r.jitter(conn.Key, 0), errHalfAnswers)
+				return Tokens{}, errUnavailable(pause, errHalfAnswers)
+			}
+			o.stale, again = tokens, true
+			continue
+		case err != nil || !held:
 			return tokens, err
 		}
 		for range pollsPerClaim {
@@ -54,6 +63,10 @@ func (r *Refresher) fly(ctx context.Context, conn Connection, o order) (tokens T
 			current, err := r.reread(ctx, conn)
 			if err != nil {
 				return Tokens{}, fmt.Errorf("read the tokens of %s while another process refreshes them: %w", conn, err)
+			}
+			if isHalf(o.stale, current) {
+				o.stale = current
+				break
 			}
 			if !current.SamePair(o.stale) {
 				return current, nil
@@ -242,6 +255,11 @@ func (r *Refresher) exchange(
 	}
 	r.clients.clear(client.ID)
 	fresh := grant.Tokens(claim.Taken)
+	if grant.Access == "" {
+		r.logger.WarnContext(ctx, "an answer to a token request breaks off after its refresh token",
+			slog.String("connection", conn.Key))
+		fresh = withAccessOf(claim, grant.Refresh)
+	}
 	if fresh.Refresh == "" {
 		fresh.Refresh = claim.Current.Refresh // it was not replaced, so it lives on
 	}

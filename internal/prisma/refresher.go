@@ -176,7 +176,7 @@ func (r *Refresher) AfterRefusal(ctx context.Context, conn Connection, refused T
 	if err != nil {
 		return Tokens{}, err
 	}
-	if !stored.SamePair(refused) {
+	if !stored.SamePair(refused) && stored.Access != refused.Access {
 		return r.serve(ctx, conn, stored)
 	}
 	if recently {

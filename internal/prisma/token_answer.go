@@ -3,6 +3,7 @@ package prisma
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,7 +28,8 @@ const (
 // Grant is a successful token response. Printing or logging it shows no token.
 type Grant struct {
 	// Access and Refresh are the pair. Refresh is "" when the grant came without
-	// offline_access.
+	// offline_access. Access is "" when Refresh is all that could be read of an answer to
+	// a refresh: the presented token is used up, and this is the one to use.
 	Access, Refresh string
 
 	// WorkspaceID is the access token's workspace_id claim, "" when it can't be read.
@@ -75,24 +77,30 @@ func (g Grant) Tokens(issued time.Time) Tokens {
 	}
 }
 
-// parseTokenResponse reads the body of a successful answer. Only what makes the pair
-// unusable is an error; an odd lifetime, scope or token_type must not cost the user
-// the only live refresh token.
+// parseTokenResponse reads the body of a successful answer. Only what makes the refresh
+// token unusable is an error; an odd access token, lifetime, scope or token_type must not
+// cost the user the only live one.
+//
+// So must not an answer that breaks off: a refresh token whose closing quote has come is
+// the whole token. Without one the answer says nothing, since it might have followed.
 func parseTokenResponse(body []byte) (Grant, error) {
-	fields, err := parseObject(body, "access_token", "refresh_token")
+	fields, cut, err := readMembers(body, "access_token", "refresh_token")
 	if err != nil {
 		return Grant{}, errUnusableAnswer
 	}
-	odd, err := parseObject(body, "expires_in", "scope")
+	odd, _, err := readMembers(body, "expires_in", "scope")
 	if err != nil {
 		odd = nil // given twice: as if they were not there
 	}
-	access, ok := stringField(fields["access_token"])
-	if !ok || access == "" || !printable(access, '!') {
-		return Grant{}, errUnusableAnswer
-	}
 	refresh, ok := stringField(fields["refresh_token"])
 	if !ok || !printable(refresh, ' ') {
+		return Grant{}, errUnusableAnswer
+	}
+	access, ok := stringField(fields["access_token"])
+	if !ok || !printable(access, '!') {
+		access = ""
+	}
+	if refresh == "" && (cut || access == "") {
 		return Grant{}, errUnusableAnswer
 	}
 	scope, _ := stringField(odd["scope"])
@@ -134,45 +142,65 @@ func cleanCode(code string) string {
 	return code
 }
 
-// parseObject reads exactly one JSON object and returns the members of the given
-// names, which are matched exactly. A doubled one of them is an error, since two
-// readers could take different values, and so is one that is not UTF-8; other members
-// may be anything.
+// parseObject reads exactly one JSON object, as readMembers does.
 func parseObject(body []byte, names ...string) (map[string]json.RawMessage, error) {
-	dec := json.NewDecoder(bytes.NewReader(body))
-	if start, err := dec.Token(); err != nil || start != json.Delim('{') {
+	members, cut, err := readMembers(body, names...)
+	if err != nil || cut {
 		return nil, errUnusableAnswer
 	}
-	wanted := make(map[string]json.RawMessage, len(names))
+	return members, nil
+}
+
+// readMembers reads one JSON object and returns the members of the given names, which
+// are matched exactly. A doubled one of them is an error, since two readers could take
+// different values, and so is one that is not UTF-8; other members may be anything.
+//
+// cut says that the object breaks off before its end, and is none otherwise wrong: then
+// the members are those that had come whole. What follows an object is an error.
+func readMembers(body []byte, names ...string) (members map[string]json.RawMessage, cut bool, err error) {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if start, err := dec.Token(); err != nil || start != json.Delim('{') {
+		return nil, false, errUnusableAnswer
+	}
+	members = make(map[string]json.RawMessage, len(names))
 	for _, name := range names {
-		wanted[name] = nil
+		members[name] = nil
 	}
 	for dec.More() {
 		key, err := dec.Token()
 		if err != nil {
-			return nil, errUnusableAnswer
+			return unfinished(members, err)
 		}
 		var value json.RawMessage
 		if err := dec.Decode(&value); err != nil {
-			return nil, errUnusableAnswer
+			return unfinished(members, err)
 		}
 		name, _ := key.(string)
-		previous, known := wanted[name]
-		if !known {
+		previous, known := members[name]
+		if !known || value[0] != '"' && dec.InputOffset() == int64(len(body)) { // 36 may have become 3600
 			continue
 		}
 		if previous != nil || !utf8.Valid(value) {
-			return nil, errUnusableAnswer
+			return nil, false, errUnusableAnswer
 		}
-		wanted[name] = value
+		members[name] = value
 	}
 	if _, err := dec.Token(); err != nil { // the closing brace
-		return nil, errUnusableAnswer
+		return unfinished(members, err)
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return nil, errUnusableAnswer
+		return nil, false, errUnusableAnswer
 	}
-	return wanted, nil
+	return members, false, nil
+}
+
+// unfinished is what readMembers returns if it could not read on: an object that breaks
+// off is no error, and one that is wrong is.
+func unfinished(members map[string]json.RawMessage, err error) (map[string]json.RawMessage, bool, error) {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return members, true, nil
+	}
+	return nil, false, errUnusableAnswer
 }
 
 // stringField reads a member that is a string, null or absent; the last two give "".

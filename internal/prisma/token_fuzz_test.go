@@ -55,15 +55,61 @@ func FuzzTokenResponse(f *testing.F) {
 		checkAnswerError(t, codeErr, status, body)
 		if err == nil {
 			checkGrant(t, grant)
+			if grant.Access == "" && (!grant.Rotated || !strings.Contains(body, `"refresh_token"`) && !strings.Contains(body, `\u`)) {
+				t.Error("neither token is new")
+			}
 			if !grant.Rotated && grant.Refresh != "the-old-token" {
 				t.Error("the old token was not kept")
 			}
 		}
 		if codeErr == nil {
 			checkGrant(t, code)
+			if code.Access == "" {
+				t.Error("a code gave no access token")
+			}
 			if err != nil || code.WorkspaceID == "" {
 				t.Errorf("a code gave %v where a refresh gave %v", code, err)
 			}
+		}
+	})
+}
+
+// FuzzCutAnswer: wherever an answer breaks off, what is taken of it is what the whole
+// answer says; never a part of a token or of a number.
+func FuzzCutAnswer(f *testing.F) {
+	for order := range uint8(6) {
+		f.Add("access", "refresh", 3600, order, 60)
+		f.Add(`a"\\b`, "r\t", 90, order, 33)
+	}
+	f.Fuzz(func(t *testing.T, access, refresh string, life int, order uint8, cut int) {
+		member := func(name string, value any) string {
+			text, err := json.Marshal(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return fmt.Sprintf("%q:%s", name, text)
+		}
+		a, r, l := member("access_token", access), member("refresh_token", refresh), member("expires_in", life)
+		orders := [][3]string{{a, r, l}, {a, l, r}, {r, a, l}, {r, l, a}, {l, a, r}, {l, r, a}}
+		ordered := orders[int(order)%len(orders)]
+		body := "{" + strings.Join(ordered[:], ",") + "}"
+		if cut < 0 || cut >= len(body) || len(body) > 64<<10 {
+			return
+		}
+		ask := func(body string) (prisma.Grant, error) {
+			oauth := newOAuth(t, prisma.OAuthConfig{AuthURL: "http://127.0.0.1:1", DialContext: piped(func(*http.Request, url.Values) string {
+				return response(http.StatusOK, "application/json", body)
+			})})
+			return oauth.Refresh(t.Context(), prisma.OAuthClient{ID: "c"}, "the-old-token")
+		}
+		part, err := ask(body[:cut])
+		if err != nil {
+			return // what came says nothing
+		}
+		whole, err := ask(body)
+		if err != nil || part.Refresh != whole.Refresh || part.Access != "" && part.Access != whole.Access ||
+			part.ExpiresIn != whole.ExpiresIn && part.ExpiresIn != time.Hour || !part.Rotated {
+			t.Errorf("%s gives %+v, the whole answer %+v, %v", body[:cut], part, whole, err)
 		}
 	})
 }
@@ -72,7 +118,7 @@ func FuzzTokenResponse(f *testing.F) {
 // an accident.
 func checkGrant(t *testing.T, grant prisma.Grant) {
 	t.Helper()
-	if grant.Access == "" || unprintable(grant.Access, '!') || unprintable(grant.Refresh, ' ') {
+	if grant.Access == "" && grant.Refresh == "" || unprintable(grant.Access, '!') || unprintable(grant.Refresh, ' ') {
 		t.Error("a token is not safe to send")
 	}
 	if grant.ExpiresIn < time.Minute || grant.ExpiresIn > 24*time.Hour {

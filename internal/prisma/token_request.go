@@ -68,8 +68,8 @@ func readTokenAnswer(resp *http.Response, body []byte, readErr error) (Grant, er
 		body, readErr = nil, errAnswerTooLarge
 	}
 	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
-		// Parsed even when the body was cut short: an object that is complete up to its
-		// closing brace is the only copy of the new pair there is.
+		// Parsed even when the body was cut short: what is complete of it is the only copy
+		// of the new tokens there is.
 		grant, err := parseTokenResponse(body)
 		if err == nil {
 			return grant, nil

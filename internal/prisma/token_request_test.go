@@ -146,7 +146,11 @@ func tokenAnswers() map[string]tokenAnswer {
 	grant := func(refresh string, life time.Duration, rotated bool) prisma.Grant {
 		return prisma.Grant{Access: access, Refresh: refresh, WorkspaceID: "wksp_1", ExpiresIn: life, Rotated: rotated}
 	}
-	ok := func(rest string) string { return fmt.Sprintf(`{"access_token":%q%s}`, access, rest) }
+	half := func(refresh string) prisma.Grant {
+		return prisma.Grant{Refresh: refresh, ExpiresIn: time.Hour, Rotated: true}
+	}
+	open := func(rest string) string { return fmt.Sprintf(`{"access_token":%q%s`, access, rest) }
+	ok := func(rest string) string { return open(rest) + "}" }
 	return map[string]tokenAnswer{
 		"good":                 {body: goodAnswer(), want: grant("r2", time.Hour, true)},
 		"unknown fields":       {body: ok(`,"refresh_token":"r2","expires_in":3600,"x":[{}],"ACCESS_TOKEN":1`), want: grant("r2", time.Hour, true)},
@@ -168,13 +172,28 @@ func tokenAnswers() map[string]tokenAnswer {
 		"not JSON":             {body: "<html>", class: prisma.Unknown},
 		"array":                {body: "[]", class: prisma.Unknown},
 		"truncated":            {body: goodAnswer()[:60], class: prisma.Unknown},
+		"cut after both":       {body: open(`,"refresh_token":"r2"`), want: grant("r2", time.Hour, true)},
+		"cut in the life":      {body: open(`,"refresh_token":"r2","expires_in":60`), want: grant("r2", time.Hour, true)},
+		"cut after the life":   {body: open(`,"refresh_token":"r2","expires_in":600,`), want: grant("r2", 10*time.Minute, true)},
+		"cut in the access":    {body: `{"token_type":"Bearer","refresh_token":"r2","access_token":"ey`, want: half("r2")},
+		"cut in an escape":     {body: `{"refresh_token":"r2","access_token":"a\u00`, want: half("r2")},
+		"cut in a key":         {body: `{"refresh_token":"r2","acc`, want: half("r2")},
+		"cut in another":       {body: `{"refresh_token":"r2","x":[{"refresh_token":"r3"`, want: half("r2")},
+		"cut in the refresh":   {body: open(`,"refresh_token":"r2`), class: prisma.Unknown},
+		"cut before it":        {body: open(`,"expires_in":3600,`), class: prisma.Unknown},
+		"cut after null":       {body: open(`,"refresh_token":null,`), class: prisma.Unknown},
+		"cut, it was nested":   {body: `{"x":{"refresh_token":"r2"},"access_`, class: prisma.Unknown},
+		"cut, doubled":         {body: `{"refresh_token":"r2","refresh_token":"r3","acc`, class: prisma.Unknown},
+		"cut, the old one":     {body: `{"refresh_token":"r1","access_token":"ey`, class: prisma.Unknown},
+		"cut, CR LF in it":     {body: `{"refresh_token":"r\r\n2","access_token":"ey`, class: prisma.Unknown},
+		"garbled after it":     {body: `{"refresh_token":"r2" "access_token":"ey`, class: prisma.Unknown},
 		"two objects":          {body: goodAnswer() + "{}", class: prisma.Unknown},
 		"doubled token":        {body: ok(`,"refresh_token":"r2","refresh_token":"r3"`), class: prisma.Unknown},
-		"no access token":      {body: `{"refresh_token":"r2"}`, class: prisma.Unknown},
+		"no access token":      {body: `{"refresh_token":"r2"}`, want: half("r2")},
 		"other case":           {body: fmt.Sprintf(`{"Access_Token":%q}`, access), class: prisma.Unknown},
-		"access not a string":  {body: `{"access_token":1,"refresh_token":"r2"}`, class: prisma.Unknown},
+		"access not a string":  {body: `{"access_token":1,"refresh_token":"r2"}`, want: half("r2")},
 		"refresh not a string": {body: ok(`,"refresh_token":1`), class: prisma.Unknown},
-		"CR LF in access":      {body: `{"access_token":"a\r\nX: y","refresh_token":"r2"}`, class: prisma.Unknown},
+		"CR LF in access":      {body: `{"access_token":"a\r\nX: y","refresh_token":"r2"}`, want: half("r2")},
 		"CR LF in refresh":     {body: ok(`,"refresh_token":"r\r\n2"`), class: prisma.Unknown},
 		"access too long":      {body: `{"access_token":"` + strings.Repeat("a", 16<<10+1) + `"}`, class: prisma.Unknown},
 		"body too large":       {body: ok(`,"refresh_token":"r2","x":"` + strings.Repeat("a", 64<<10) + `"`), class: prisma.Unknown},
@@ -288,6 +307,10 @@ func TestTokenRequestCutConnections(t *testing.T) {
 		"cut in the body": {serve: func(c net.Conn, r *bufio.Reader) {
 			_ = readRequest(r)
 			_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(answer), answer[:len(answer)-1])
+		}},
+		"cut in the token": {serve: func(c net.Conn, r *bufio.Reader) {
+			_ = readRequest(r)
+			_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(answer), answer[:60])
 		}, class: prisma.Unknown},
 		"whole object, then cut": {serve: func(c net.Conn, r *bufio.Reader) {
 			_ = readRequest(r)

@@ -231,7 +231,7 @@ func (t *TokenStorage) Save(ctx context.Context, claim prisma.Claim, fresh prism
 		// Either an earlier attempt was committed without our hearing of it, or
 		// somebody else moved the row on.
 		row, err := t.read(ctx, tx, "")
-		if err == nil && row.tokens.Generation == next && row.tokens.Access == fresh.Access {
+		if err == nil && row.tokens.Generation == next && row.tokens.Access == fresh.Access && row.tokens.Refresh == fresh.Refresh {
 			return nil
 		}
 		if err != nil && fault.KindOf(err) != fault.NotFound {

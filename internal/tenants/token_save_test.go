@@ -230,3 +230,24 @@ func TestSaveWhileTheOtherPoolIsExhausted(t *testing.T) {
 	ok(t, storage.Save(t.Context(), claim, next(claim, "2")))
 	l.wantState(t, "saved", state{Status: "active", Generation: 2})
 }
+
+// Of an answer that broke off only the refresh token is new: it is stored with the access
+// token that there is, and told from another one that came with the same.
+func TestSaveOfARefreshTokenAlone(t *testing.T) {
+	t.Parallel()
+	l := openLeased(t)
+	claim := l.due(t)
+	half := claim.Current
+	half.Refresh = "refresh-2"
+	for range 2 {
+		ok(t, l.Save(t.Context(), claim, half))
+	}
+	stored := l.stored(t)
+	if stored.Generation != 2 || stored.Access != "access-1" || stored.Refresh != "refresh-2" || !stored.ExpiresAt.Equal(claim.Current.ExpiresAt) {
+		t.Errorf("stored = %v, want the new refresh token with the old access token and its end", stored)
+	}
+	half.Refresh = "refresh-of-somebody-else"
+	if err := l.Save(t.Context(), claim, half); !errors.Is(err, prisma.ErrSuperseded) {
+		t.Errorf("Save() of another refresh token: error = %v, want ErrSuperseded", err)
+	}
+}
