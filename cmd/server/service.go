@@ -46,6 +46,7 @@ type service struct {
 	log       *slog.Logger
 	pool      *pgxpool.Pool
 	tokenPool *pgxpool.Pool
+	beatPool  *pgxpool.Pool
 	jobPool   *pgxpool.Pool
 	pollOnly  bool // jobs are looked for: LISTEN does not pass a pooler
 	store     *tenants.Store
@@ -85,6 +86,10 @@ func (s *service) open(ctx context.Context) error {
 	s.tokenPool, err = postgres.OpenPool(ctx, postgres.PoolConfig{
 		URL: s.cfg.DatabaseURL, Name: "connect-prisma tokens", MaxConns: tokenPoolSize, MinConns: 2,
 	})
+	if err != nil {
+		return fmt.Errorf("DATABASE_URL: %w", err)
+	}
+	s.beatPool, err = postgres.OpenPool(ctx, postgres.PoolConfig{URL: s.cfg.DatabaseURL, Name: "connect-prisma beats", MaxConns: 1})
 	if err != nil {
 		return fmt.Errorf("DATABASE_URL: %w", err)
 	}
@@ -162,8 +167,8 @@ func (s *service) build() error {
 		return err
 	}
 	s.store, err = tenants.NewStore(tenants.Config{
-		Pool: s.pool, TokenPool: s.tokenPool, Keyset: keyset, SharedClient: s.cfg.sharedClient(),
-		Environment: s.cfg.Environment, Hold: s.cfg.Refresh.Hold, Now: time.Now, Logger: s.log, FenceDir: s.cfg.SpoolDir,
+		Pool: s.pool, TokenPool: s.tokenPool, BeatPool: s.beatPool, Keyset: keyset,
+		SharedClient: s.cfg.sharedClient(), Environment: s.cfg.Environment, Hold: s.cfg.Refresh.Hold, Now: time.Now, Logger: s.log, FenceDir: s.cfg.SpoolDir,
 		LeaseFor: s.cfg.Refresh.lease(), Leeway: s.cfg.Refresh.Leeway, Late: s.cfg.Refresh.tune().Late,
 	})
 	if err != nil {
@@ -338,7 +343,7 @@ func (s *service) close() {
 	if s.spool != nil {
 		s.spool.Close()
 	}
-	for _, pool := range []*pgxpool.Pool{s.pool, s.tokenPool, s.jobPool} {
+	for _, pool := range []*pgxpool.Pool{s.pool, s.tokenPool, s.beatPool, s.jobPool} {
 		if pool != nil {
 			pool.Close()
 		}

@@ -38,7 +38,7 @@ func (s *Store) Beat(ctx context.Context) error {
 	var seen sight
 	var position int64 // of the log, before this commit makes it durable
 	beat := s.fence.nextBeat()
-	err := postgres.InTx(ctx, s.tokenPool, beatScope(), func(tx pgx.Tx) error {
+	err := postgres.InTx(ctx, s.beatPool, beatScope(), func(tx pgx.Tx) error {
 		var err error
 		if seen, err = s.lookAndBegin(ctx, tx); err != nil {
 			return err
@@ -97,7 +97,7 @@ func (s *Store) EndBeats(ctx context.Context) error {
 	if err := s.Beat(ctx); err != nil { // the last mark, after the last save
 		return fmt.Errorf("end beats: %w", err)
 	}
-	err := postgres.InTx(ctx, s.tokenPool, beatScope(), func(tx pgx.Tx) error {
+	err := postgres.InTx(ctx, s.beatPool, beatScope(), func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `DELETE FROM app.replicas WHERE id = $1`, s.replica)
 		return err
 	})
@@ -109,7 +109,7 @@ func (s *Store) EndBeats(ctx context.Context) error {
 }
 
 func (s *Store) forgetReplicas(ctx context.Context) error {
-	return postgres.InTx(ctx, s.tokenPool, beatScope(), func(tx pgx.Tx) error {
+	return postgres.InTx(ctx, s.beatPool, beatScope(), func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `DELETE FROM app.replicas WHERE beat_at < app.wall_clock() - $1::interval AND id <> $2`,
 			replicaForgotten, s.replica)
 		if err != nil {

@@ -204,3 +204,36 @@ func TestBeats(t *testing.T) {
 		t.Errorf("%d rows after the end, want none", n)
 	}
 }
+
+// A beat that hangs takes no connection from the saves, so that a pair is stored meanwhile
+// even over a pool of one.
+func TestASlowBeatHoldsUpNoSave(t *testing.T) {
+	t.Parallel()
+	l := openLeased(t)
+	saves, beats := openPool(t, l.db.AppURL, 1, nil), openPool(t, l.db.AppURL, 1, nil)
+	store := l.store(t, tenants.Config{Pool: l.db.Pool, TokenPool: saves, BeatPool: beats})
+	claim := l.due(t)
+
+	blocker, err := l.admin.Begin(t.Context())
+	ok(t, err)
+	defer func() { _ = blocker.Rollback(context.WithoutCancel(t.Context())) }()
+	_, err = blocker.Exec(t.Context(), `LOCK TABLE app.replicas IN ACCESS EXCLUSIVE MODE`)
+	ok(t, err)
+	beat := make(chan error, 1)
+	go func() { beat <- store.Beat(t.Context()) }()
+	for beats.Stat().AcquiredConns() == 0 {
+		select {
+		case err := <-beat:
+			t.Fatalf("Beat() = %v, want it to wait on a connection of its own", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	if n := saves.Stat().AcquiredConns(); n != 0 {
+		t.Errorf("a beat holds %d connections of the saves", n)
+	}
+	ok(t, store.TokensOf(l.owner, l.id).Save(t.Context(), claim, next(claim, "2")))
+	if err := <-beat; err == nil {
+		t.Error("Beat() did not hang: the test shows nothing")
+	}
+	l.wantState(t, "saved", state{Status: "active", Generation: 2})
+}

@@ -28,6 +28,10 @@ type Config struct {
 	// Pool.
 	TokenPool *pgxpool.Pool
 
+	// BeatPool is for this process's beats, one connection at a time: a beat that hangs
+	// must not take the place of a save. Default: Pool.
+	BeatPool *pgxpool.Pool
+
 	// Keyset seals and fingerprints. Required.
 	Keyset *sealing.Keyset
 
@@ -79,6 +83,7 @@ type Config struct {
 type Store struct {
 	pool       *pgxpool.Pool
 	tokenPool  *pgxpool.Pool
+	beatPool   *pgxpool.Pool
 	keyset     *sealing.Keyset
 	shared     *OAuthClient
 	leaseFor   time.Duration
@@ -95,7 +100,7 @@ type Store struct {
 // NewStore returns a Store over those pools.
 func NewStore(cfg Config) (*Store, error) {
 	s := &Store{
-		pool: cfg.Pool, tokenPool: cfg.TokenPool, keyset: cfg.Keyset,
+		pool: cfg.Pool, tokenPool: cfg.TokenPool, beatPool: cfg.BeatPool, keyset: cfg.Keyset,
 		shared: cfg.SharedClient, leaseFor: cfg.LeaseFor, replica: cfg.Replica, leeway: cfg.Leeway,
 		latePauses: cfg.Late.WithDefaults(),
 	}
@@ -119,6 +124,9 @@ func NewStore(cfg Config) (*Store, error) {
 	}
 	if s.tokenPool == nil {
 		s.tokenPool = s.pool
+	}
+	if s.beatPool == nil {
+		s.beatPool = s.pool
 	}
 	if s.leaseFor == 0 {
 		s.leaseFor = 180 * time.Second
