@@ -1,6 +1,7 @@
 package tenants_test
 
 import (
+	"context"
 	"encoding/base32"
 	"encoding/binary"
 	"hash/crc32"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -208,6 +210,65 @@ func TestRotateKeyAtOnce(t *testing.T) {
 	}
 	_, err := s.RotateKey(t.Context(), tenants.System(), other, key.ID, usualRotation())
 	wantKind(t, "another tenant's key", err, fault.Unauthorized)
+}
+
+// A key is replaced twenty times while it is in use on two replicas, by callers that
+// change over one by one: nobody is ever turned away.
+func TestRotateKeyUnderLoad(t *testing.T) {
+	t.Parallel()
+	const callers, rotations = 4, 20
+	s := openService(t)
+	tenant := s.tenant(t, "Acme").ID
+	key, secret := s.key(t, tenant, time.Time{})
+	var current atomic.Value // the secret that callers find where they keep it
+	current.Store(secret)
+	replicas := []*tenants.Store{s.Store, s.store(t, tenants.Config{Pool: openPool(t, s.db.AppURL, 2, nil)})}
+	ctx, stop := context.WithCancel(t.Context())
+	changed := make(chan struct{})
+	var calls atomic.Int64
+	var all sync.WaitGroup
+	for i := range callers {
+		all.Go(func() {
+			last := ""
+			for ctx.Err() == nil {
+				mine, _ := current.Load().(string)
+				if _, err := replicas[i%2].Authenticate(context.WithoutCancel(ctx), mine); err != nil {
+					t.Errorf("a caller is turned away: %v", err)
+				}
+				calls.Add(1)
+				if mine == last {
+					continue
+				}
+				last = mine
+				select {
+				case changed <- struct{}{}:
+				case <-ctx.Done():
+				}
+			}
+		})
+	}
+	everybody := func() {
+		for range callers {
+			<-changed
+		}
+	}
+	everybody()
+	id := key.ID
+	for range rotations {
+		made := s.rotate(t, tenant, id)
+		current.Store(made.Secret)
+		everybody()
+		s.db.Advance(t, tenants.KeyOverlap) // the key before has ended
+		if s.live(t, secret) {
+			t.Error("a replaced key goes on")
+		}
+		id, secret = made.Key.ID, made.Secret
+	}
+	stop()
+	all.Wait()
+	if n := one[int](t, s, `SELECT count(*) FROM api_keys`); n != rotations+1 || calls.Load() < callers*(rotations+1) {
+		t.Errorf("%d keys, %d calls", n, calls.Load())
+	}
 }
 
 // What the documents tell leak scanners finds real keys, and their checksum rule tells
