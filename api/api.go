@@ -37,6 +37,24 @@ func Load() (*openapi3.T, error) { return load() }
 // JSON returns the contract as JSON, in the order in which it is written, with server
 // as its only server: an origin, no trailing slash.
 func JSON(server string) ([]byte, error) {
+	text, err := ordered()
+	if err != nil {
+		return nil, err
+	}
+	quoted, err := json.Marshal(server)
+	if err != nil {
+		return nil, fmt.Errorf("encode the server: %w", err)
+	}
+	return bytes.Replace(text, []byte(`"`+noServer+`"`), quoted, 1), nil
+}
+
+// noServer stands where the server's address belongs.
+const noServer = "https://no-server.invalid"
+
+// ordered translates the contract once in a process.
+//
+//nolint:gochecknoglobals // the translated form of embedded, constant bytes; never changed
+var ordered = sync.OnceValues(func() ([]byte, error) {
 	var root yaml.Node
 	if err := yaml.Unmarshal(document, &root); err != nil {
 		return nil, fmt.Errorf("parse the contract: %w", err)
@@ -44,7 +62,7 @@ func JSON(server string) ([]byte, error) {
 	top := root.Content[0]
 	for i := 0; i+1 < len(top.Content); i += 2 {
 		if top.Content[i].Value == "servers" {
-			if err := top.Content[i+1].Encode([]map[string]string{{"url": server}}); err != nil {
+			if err := top.Content[i+1].Encode([]map[string]string{{"url": noServer}}); err != nil {
 				return nil, fmt.Errorf("set the server: %w", err)
 			}
 		}
@@ -54,7 +72,7 @@ func JSON(server string) ([]byte, error) {
 		return nil, err
 	}
 	return out.Bytes(), nil
-}
+})
 
 // writeJSON keeps the order of names, which a map would lose.
 func writeJSON(out *bytes.Buffer, node *yaml.Node) error {

@@ -11,6 +11,15 @@ func (w *World) Findings(forget bool) map[string]int {
 	return found
 }
 
+// SecretsIn returns which of the secrets are in a text.
+func SecretsIn(secrets []string, text string) []string {
+	kinds := make(map[string]string)
+	for _, secret := range secrets {
+		kinds[secret] = "planted"
+	}
+	return newFinder(kinds).in(text)
+}
+
 // Log writes to the log.
 func (w *World) Log(line string) { _, _ = w.record.raw.Write([]byte(line + "\n")) }
 

@@ -184,15 +184,14 @@ func (r *record) findings() map[string]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	found := make(map[string]int)
+	secrets := newFinder(r.secrets)
 	for name, log := range map[string]string{"log": r.raw.String(), "redacted log": r.redacted.String()} {
-		for text, kind := range r.secrets {
-			if strings.Contains(log, text) || strings.Contains(log, url.QueryEscape(text)) {
-				found["a secret ("+kind+") in the "+name]++
-			}
+		for _, secret := range secrets.in(log) {
+			found["a secret ("+r.secrets[secret]+") in the "+name]++
 		}
 	}
 	for _, e := range r.exchanges {
-		for _, problem := range slices.Concat(e.badHeaders(), r.badRedirect(e), e.badProblem(), e.badByContract(), r.shownSecrets(e)) {
+		for _, problem := range slices.Concat(e.badHeaders(), r.badRedirect(e), e.badProblem(), e.badByContract(), r.shownSecrets(secrets, e)) {
 			found[fmt.Sprintf("%s %s answered %d: %s", e.method, e.kindOfPath(), e.status, problem)]++
 		}
 		if e.status >= http.StatusInternalServerError && !r.failures[e.status] {
@@ -309,14 +308,10 @@ func (e exchange) badProblem() []string {
 }
 
 // shownSecrets looks for secrets in a body that is not their hand-over.
-func (r *record) shownSecrets(e exchange) []string {
+func (r *record) shownSecrets(secrets *finder, e exchange) []string {
 	var found []string
-	body := string(e.body)
-	for text, kind := range r.secrets {
-		if !strings.Contains(body, text) && !strings.Contains(body, url.QueryEscape(text)) {
-			continue
-		}
-		handOver := false
+	for _, text := range secrets.in(string(e.body)) {
+		kind, handOver := r.secrets[text], false
 		switch kind {
 		case "link":
 			handOver = e.method == http.MethodPost && e.status == http.StatusCreated && e.path == "/v1/connect-sessions" ||

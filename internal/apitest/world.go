@@ -2,6 +2,8 @@ package apitest
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -107,7 +109,9 @@ func New(t *testing.T, opts ...Option) *World {
 	}
 	w := &World{record: newRecord(), DB: pgtest.Open(t)}
 	w.wire = newWire(t, w.record)
-	w.Sim = prismasimtest.Start(t, func(c *prismasim.Config) { c.URL = w.wire.url })
+	key, err := signingKey()
+	check(t, err)
+	w.Sim = prismasimtest.Start(t, func(c *prismasim.Config) { c.URL, c.SigningKey = w.wire.url, key })
 	w.wire.pass(prismasimtest.Validated(t, w.Sim.Simulator))
 	w.build(t, o)
 	w.Tenant = w.NewTenant(t, "Acme", nil)
@@ -116,6 +120,12 @@ func New(t *testing.T, opts ...Option) *World {
 	w.record.allowRedirect(w.wire.url+"/authorize", ReturnURL, OtherReturnURL)
 	return w
 }
+
+// signingKey is that of all the simulated Prismas of a process: making one takes as long as
+// all the rest of a World. They tell their tokens apart by the issuer.
+//
+//nolint:gochecknoglobals // made once, and never changed
+var signingKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 
 // build makes the parts as the serve command does, and a listener.
 func (w *World) build(t *testing.T, o options) {

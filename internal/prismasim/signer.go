@@ -35,8 +35,9 @@ type accessClaims struct {
 	Scope       string `json:"scope"`
 }
 
-// openSigner returns the signer of the stored key, or makes and stores one.
-func (s *Simulator) openSigner(ctx context.Context) (*signer, error) {
+// openSigner returns the signer of the stored key. If there is none, the given one is
+// stored, or one that it makes.
+func (s *Simulator) openSigner(ctx context.Context, given *rsa.PrivateKey) (*signer, error) {
 	var stored signingKey
 	var ok bool
 	s.read(func(st *state) { stored, ok = st.keys.get(only) })
@@ -51,9 +52,13 @@ func (s *Simulator) openSigner(ctx context.Context) (*signer, error) {
 		}
 		return newSigner(key)
 	}
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		return nil, fmt.Errorf("make a signing key: %w", err)
+	key := given
+	if key == nil {
+		made, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			return nil, fmt.Errorf("make a signing key: %w", err)
+		}
+		key = made
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {

@@ -3,6 +3,7 @@ package prismasim
 import (
 	"cmp"
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"html/template"
@@ -38,6 +39,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Seed is applied when there is no state yet.
 	Seed Seed
+	// SigningKey signs the tokens when there is no state yet; default: one made for this
+	// simulator, which takes a while.
+	SigningKey *rsa.PrivateKey
 }
 
 // Simulator is Prisma's platform in one http.Handler. Make it with New.
@@ -106,7 +110,7 @@ func New(ctx context.Context, cfg Config) (*Simulator, error) {
 // start builds what hangs on the loaded state.
 func (s *Simulator) start(ctx context.Context, cfg Config) error {
 	var group errgroup.Group // the three slow parts, side by side
-	group.Go(func() (err error) { s.signer, err = s.openSigner(ctx); return err })
+	group.Go(func() (err error) { s.signer, err = s.openSigner(ctx, cfg.SigningKey); return err })
 	group.Go(func() (err error) { s.handler, err = s.routes(); return err })
 	group.Go(func() (err error) { s.real, err = openRealServer(ctx, cfg.DatabaseURL); return err })
 	if err := group.Wait(); err != nil {

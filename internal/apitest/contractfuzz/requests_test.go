@@ -203,6 +203,9 @@ func (f *fuzzer) query(op operation) url.Values {
 	if start, end := query.Get("startDate"), query.Get("endDate"); start > end && end != "" {
 		query.Set("startDate", end)
 	}
+	if query.Get("from") >= query.Get("to") {
+		query.Del("to")
+	}
 	return query
 }
 
