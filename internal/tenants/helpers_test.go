@@ -313,13 +313,13 @@ func (c *cutConn) Write(b []byte) (int, error) {
 	if !cut {
 		return c.Conn.Write(b)
 	}
+	c.cut.Store(true) // first: pgx reads beside a write that takes longer than 15 ms, and would get the answer
 	if after {
 		if n, err := c.Conn.Write(b); err != nil {
 			return n, err
 		}
 		_, _ = c.Conn.Read(make([]byte, 1)) // an answer: it has committed
 	}
-	c.cut.Store(true)
 	return len(b), c.Close()
 }
 
