@@ -128,31 +128,45 @@ func steps() []step {
 
 // A replica is killed at each step of a creating call. The call is made again at another
 // one, and in the end there is one project, one answer, and a connection string that
-// opens.
-func TestKilledAtEachStep(t *testing.T) {
+// opens. The calls that take up what the dead left wait for lists that may lag, all of
+// them at the same time.
+func TestKilledAtEachStep(t *testing.T) { //nolint:tparallel // rounds come one after the other, each with all of its calls at once
 	t.Parallel()
 	w := open(t)
 	kills := 0
 	for round := range *rounds {
-		for i, s := range steps() {
-			name := fmt.Sprintf("shop-%d-%d", round, i)
-			w.killAt(t, s.plan, s.unsaved, name)
-			kills++
-			if s.twice {
-				w.leaseOver(t)
-				w.killAt(t, []stop{{method: http.MethodGet, suffix: "/v1/projects"}}, false, name)
-				kills++
+		t.Run(fmt.Sprint("round ", round), func(t *testing.T) {
+			for i, s := range steps() {
+				name := fmt.Sprintf("shop-%d-%d", round, i)
+				kills += w.killIn(t, s, name)
+				t.Run(s.name, func(t *testing.T) {
+					t.Parallel() // begins when all the killing of the round is done
+					w.wantOneAnswer(t, s.name, name)
+				})
 			}
-			if busy := w.create(t.Context(), w.survivor, name); busy.status != http.StatusConflict || busy.problem != "operation-in-progress" {
-				t.Errorf("%s: asked again at once: %d %s", s.name, busy.status, busy.problem)
-			}
-			w.leaseOver(t)
-			w.wantOneAnswer(t, s.name, name)
-		}
+		})
 		t.Logf("round %d: %d kills so far", round+1, kills)
 	}
 	w.wantNothingElse(t, *rounds*len(steps()))
 	t.Logf("%d kills at %d steps: one project and one answer each", kills, len(steps()))
+}
+
+// killIn kills the replicas of one step, and lets their lease pass. It returns how many
+// were killed.
+func (w *world) killIn(t *testing.T, s step, name string) (kills int) {
+	t.Helper()
+	w.killAt(t, s.plan, s.unsaved, name)
+	kills++
+	if s.twice {
+		w.leaseOver(t)
+		w.killAt(t, []stop{{method: http.MethodGet, suffix: "/v1/projects"}}, false, name)
+		kills++
+	}
+	if busy := w.create(t.Context(), w.survivor, name); busy.status != http.StatusConflict || busy.problem != "operation-in-progress" {
+		t.Errorf("%s: asked again at once: %d %s", s.name, busy.status, busy.problem)
+	}
+	w.leaseOver(t)
+	return kills
 }
 
 func (w *world) create(ctx context.Context, r *processtest.Replica, name string) answer {
@@ -347,6 +361,55 @@ func TestKilledWhileRotating(t *testing.T) {
 		}
 		processtest.Tables(t, rotated.Data.ConnectionString)
 	}
+}
+
+// A replica is killed when Prisma has deleted a project and nobody was told: the call that
+// is made again finds it gone, and tells, once.
+func TestKilledWhileDeleting(t *testing.T) {
+	t.Parallel()
+	w := open(t)
+	for round := range *rounds {
+		made := w.create(t.Context(), w.survivor, fmt.Sprint("shop-", round))
+		path := "/projects/" + made.database.ProjectID
+		victim := processtest.StartServe(t, w.settings)
+		held, leave := w.gate.set(stop{method: http.MethodDelete, suffix: path, processed: true})
+		called := make(chan int, 1)
+		go func() { called <- w.delete(t.Context(), victim, path) }()
+		<-held
+		victim.Signal(t, syscall.SIGKILL)
+		victim.Wait(t)
+		leave()
+		<-called
+		if n := w.Count(t, `SELECT count(*) FROM events WHERE type LIKE '%.deleted'`); n != 2*round {
+			t.Errorf("%d events of deletions before anybody could tell, want %d", n, 2*round)
+		}
+		for _, want := range []int{http.StatusNoContent, http.StatusNotFound} {
+			if got := w.delete(t.Context(), w.survivor, path); got != want {
+				t.Errorf("deleted again: %d, want %d", got, want)
+			}
+		}
+		if n := w.Count(t, `SELECT count(*) FROM events WHERE type IN ('database.deleted', 'project.deleted')`); n != 2*(round+1) {
+			t.Errorf("%d events of deletions, want %d", n, 2*(round+1))
+		}
+		if n := w.Count(t, `SELECT count(*) FROM operations WHERE secret_sealed IS NOT NULL`) + w.Count(t, `SELECT count(*) FROM deletions`); n != 0 {
+			t.Errorf("%d connection strings or intents outlive the project", n)
+		}
+	}
+}
+
+// delete deletes something and returns the status; 0: there was no answer.
+func (w *world) delete(ctx context.Context, r *processtest.Replica, path string) int {
+	request, err := http.NewRequestWithContext(ctx, http.MethodDelete, r.Origin+w.base+path, nil)
+	if err != nil {
+		return 0
+	}
+	request.Header.Set("Authorization", "Bearer "+w.APIKey)
+	response, err := processtest.PlainClient().Do(request)
+	if err != nil {
+		return 0
+	}
+	defer response.Body.Close()
+	return response.StatusCode
 }
 
 // A hundred calls with one key at two replicas make one thing.
