@@ -171,6 +171,11 @@ func (r *Refresher) claim(
 			return Claim{}, r.outOfOrder(conn, err)
 		}
 	}
+	if claim.Late {
+		if current, err := r.stillStored(ctx, conn, lease, claim); err != nil || !current.SamePair(claim.Current) {
+			return Claim{Current: current}, err
+		}
+	}
 	if r.now().Sub(claimed) > guard {
 		_ = r.settle(ctx, conn, lease, claim, NotSent) // logged there
 		r.logger.WarnContext(ctx, "refresh given back: the process stood still after the claim",
