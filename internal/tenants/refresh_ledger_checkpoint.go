@@ -84,7 +84,8 @@ const (
 	// checkpointBatch bounds the chains of one checkpoint, and with it a transaction.
 	checkpointBatch = 5000
 	// checkpointOverlap is how much older than the last checkpoint rows are looked at
-	// again: a row bears the time before its commit, and clocks are set.
+	// again: a row bears the time before its commit, and clocks are set. After one that was
+	// set back the last checkpoint lies ahead, and its distance is looked at once more.
 	checkpointOverlap = 30 * time.Minute
 	// carryAtOnce bounds the old checkpoints whose entries one checkpoint takes over.
 	carryAtOnce = 8
@@ -218,7 +219,7 @@ func entriesDue(ctx context.Context, tx pgx.Tx, last checkpoint, from int64) ([]
 		SELECT tenant_id, connection_id, max(count), (array_agg(head ORDER BY count DESC))[1] FROM (
 			(SELECT DISTINCT ON (l.tenant_id, l.connection_id) l.tenant_id, l.connection_id, l.sequence AS count, l.mac AS head
 			FROM refresh_ledger l
-			WHERE l.at > $1::timestamptz - $2::interval
+			WHERE l.at > least($1::timestamptz, app.now() - ($1::timestamptz - app.now())) - $2::interval
 			  AND NOT EXISTS (SELECT FROM ledger_checkpoint_entries e WHERE e.tenant_id = l.tenant_id
 				AND e.connection_id = l.connection_id AND e.count >= l.sequence)
 			ORDER BY l.tenant_id, l.connection_id, l.sequence DESC)
@@ -264,7 +265,8 @@ func (s *Store) sweepLedger(ctx context.Context) error {
 			rows, err := tx.Query(ctx, `
 				SELECT DISTINCT c.tenant_id, c.id FROM refresh_ledger b
 				JOIN connections c ON c.tenant_id = b.tenant_id AND c.id = b.connection_id AND c.generation > c.ledger_generation
-				WHERE b.entry = 'begun' AND b.at > $1::timestamptz - $2::interval AND b.at < app.now() - interval '1 minute'
+				WHERE b.entry = 'begun' AND b.at > least($1::timestamptz, app.now() - ($1::timestamptz - app.now())) - $2::interval
+				  AND b.at < app.now() - interval '1 minute'
 				  AND (c.tenant_id, c.id) > ($3::uuid, $4::uuid)
 				ORDER BY c.tenant_id, c.id LIMIT $5`, last.upto, checkpointOverlap, after.tenant, after.id, batch)
 			if err != nil {

@@ -399,3 +399,38 @@ func TestRacersKeepTheChainWhole(t *testing.T) {
 		t.Error("nobody tried")
 	}
 }
+
+// What is written after the clock was set back is in the next checkpoint, though the last
+// one was made on a later day.
+func TestCheckpointAfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	for _, by := range []time.Duration{10 * time.Minute, time.Hour, 24 * time.Hour} {
+		t.Run(by.String(), func(t *testing.T) {
+			t.Parallel()
+			l := openLeased(t)
+			l.db.Advance(t, by)
+			renew := func(name string) {
+				t.Helper()
+				claim := l.due(t)
+				ok(t, l.Save(t.Context(), claim, next(claim, name)))
+				ok(t, l.Wait(t.Context())) // for the ledger's row
+			}
+			renew("2")
+			if made := l.checkpoint(t); len(made) != 1 {
+				t.Fatalf("CheckpointLedger() = %+v", made)
+			}
+			l.db.Advance(t, -by)
+			renew("3")
+			l.db.Advance(t, 10*time.Minute)
+			if made := l.checkpoint(t); len(made) != 1 || made[0].Entries == 0 {
+				t.Errorf("CheckpointLedger() = %+v after the clock was set back, want one", made)
+			}
+			if made := l.checkpoint(t); len(made) != 0 {
+				t.Errorf("CheckpointLedger() = %+v with nothing new", made)
+			}
+			if found, _ := l.verify(t, tenants.LedgerCheck{}); len(found) != 0 {
+				t.Errorf("findings: %+v", found)
+			}
+		})
+	}
+}

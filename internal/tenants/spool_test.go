@@ -473,3 +473,28 @@ func TestSpoolOfLastYear(t *testing.T) {
 		t.Error("the entry stays")
 	}
 }
+
+// Entries are replayed however far the clocks of the process and of the database were set
+// since they were spooled.
+func TestSpoolAfterAClockWasSet(t *testing.T) {
+	t.Parallel()
+	for _, by := range []time.Duration{-24 * time.Hour, -10 * time.Minute, 10 * time.Minute, 24 * time.Hour} {
+		t.Run(by.String(), func(t *testing.T) {
+			t.Parallel()
+			l, dir := openLeased(t), t.TempDir()
+			dying := openSpool(t, dir, l.Store)
+			dying.keep(t, l, l.due(t), "2")
+			dying.die()
+			l.db.Advance(t, by)
+			next, err := tenants.OpenSpool(tenants.SpoolConfig{
+				Dir: dir, Store: l.Store, Now: func() time.Time { return clock().Add(-by) },
+			})
+			ok(t, err)
+			t.Cleanup(next.Close)
+			if diff := cmp.Diff(tenants.Replayed{Stored: 1}, next.Replay(t.Context())); diff != "" {
+				t.Errorf("Replay() (-want +got):\n%s", diff)
+			}
+			l.wantState(t, "replayed", state{Status: "active", Generation: 2})
+		})
+	}
+}
