@@ -85,7 +85,8 @@ type KeepAliveResult struct {
 
 // Run tends unused connections, tenants in turn, until there is none left; a tenant
 // with several that could not be helped is left to the next run. It does nothing while
-// the token endpoint is left alone. Once it may be probed again it goes on: where nobody
+// this process ends, or would put off what it can't renew any more, and while the token
+// endpoint is left alone. Once it may be probed again it goes on: where nobody
 // calls at all, nobody else would find out that the endpoint is well.
 func (k *KeepAlive) Run(ctx context.Context) (KeepAliveResult, error) {
 	var result KeepAliveResult
@@ -97,7 +98,8 @@ func (k *KeepAlive) Run(ctx context.Context) (KeepAliveResult, error) {
 			return result, err
 		}
 		for _, d := range list {
-			if ctx.Err() != nil || k.cfg.Renewer.State().Breaker == prisma.BreakerOpen {
+			state := k.cfg.Renewer.State()
+			if ctx.Err() != nil || state.Draining || state.Breaker == prisma.BreakerOpen {
 				return result, ctx.Err()
 			}
 			if failures[d.Tenant] >= troubleEnds {

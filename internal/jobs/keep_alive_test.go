@@ -353,3 +353,20 @@ func TestKeepAliveRecurs(t *testing.T) {
 		receive(t, "a run", fake.looked)
 	}
 }
+
+// A process that ends puts nothing off that it can't renew any more: the next one finds
+// every connection as it was.
+func TestKeepAliveLeavesWhatADrainCannotDo(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t)
+	for i := range 4 {
+		w.Connect(t, w.Tenant, fmt.Sprint("idle", i), prismasimtest.WorkspaceA)
+	}
+	w.Advance(t, 70*day)
+	ok(t, w.Refresher.Wait(t.Context()))
+	wantRun(t, "while the process ends", run(t, w), jobs.KeepAliveResult{})
+	left, err := w.Store.UnusedConnections(t.Context(), 60*day, nil)
+	if ok(t, err); len(left) != 4 {
+		t.Errorf("%d of 4 connections are still to be tended", len(left))
+	}
+}

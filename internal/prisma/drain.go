@@ -38,6 +38,13 @@ func (d *drain) enter() bool {
 	return true
 }
 
+// isShut reports whether no exchange may begin any more.
+func (d *drain) isShut() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed
+}
+
 // leave ends what enter began.
 func (d *drain) leave() {
 	d.mu.Lock()

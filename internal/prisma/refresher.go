@@ -115,6 +115,9 @@ type RefresherState struct {
 	// changed between closed and not closed, on the Refresher's clock; zero: never.
 	Breaker BreakerState
 	Since   time.Time
+
+	// Draining: no new exchange begins (Wait).
+	Draining bool
 }
 
 // State returns what the refresher does at the moment.
@@ -122,6 +125,7 @@ func (r *Refresher) State() RefresherState {
 	state := RefresherState{Places: r.settings.Exchanges}
 	state.Exchanges, state.Waiting = r.slots.counts()
 	state.Breaker, state.Since = r.breaker.state()
+	state.Draining = r.drain.isShut()
 	return state
 }
 
