@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -238,21 +239,38 @@ func (d *dashboard) seed(t *testing.T) seed {
 	return s
 }
 
-// addConnections writes connections as a grant would leave them; their sealed
-// columns hold canaries in the clear.
+// addConnections adds connections of users called "<status> user 1" and so on, whose
+// tokens are secrets that no page may show.
 func (d *dashboard) addConnections(t *testing.T, s *seed, status, reason string, n int) {
 	t.Helper()
 	const access, refresh = "canary-access-token", "canary-refresh-token"
 	s.secrets = append(s.secrets, access, refresh)
-	err := d.inTenant(t.Context(), s.tenant.ID, `
-		INSERT INTO connections (tenant_id, id, user_id, workspace_id, workspace_name, oauth_client_id, status, status_reason,
-			generation, access_token_sealed, refresh_token_sealed, access_issued_at, access_expires_at)
-		SELECT $1, gen_random_uuid(), $2 || ' user ' || i, 'wksp_' || i, 'Team ' || i, 'client_1', $2, NULLIF($3, ''), 1,
-			CASE WHEN $2 <> 'disconnected' THEN $4::bytea END, CASE WHEN $2 <> 'disconnected' THEN $5::bytea END,
-			app.now(), app.now() + interval '1 hour'
-		FROM generate_series(1, $6) i`,
-		s.tenant.ID.UUID, status, reason, []byte(access), []byte(refresh), n)
-	if err != nil {
+	now := d.now(t)()
+	lines := make([]tenants.ImportLine, n)
+	for i := range lines {
+		user := fmt.Sprintf("%s user %d", status, i+1)
+		lines[i] = tenants.ImportLine{
+			Number: int64(i + 1), Tenant: s.tenant.ID, UserID: user, WorkspaceID: fmt.Sprintf("wksp_%d", i+1),
+			Access: access + user, Refresh: refresh + user, IssuedAt: now, ExpiresAt: now.Add(time.Hour),
+		}
+	}
+	if _, err := d.store.Import(t.Context(), tenants.System(), lines); err != nil {
+		t.Fatal(err)
+	}
+	// A pair of unknown fate is given up when its refresh token has ended, and not before.
+	if reason == tenants.ReasonUnknown {
+		d.update(t, s, `UPDATE connections SET access_issued_at = app.now() - interval '91 days' WHERE user_id LIKE $1 || ' user %'`, status)
+	}
+	d.update(t, s, `
+		UPDATE connections SET workspace_name = 'Team ' || split_part(workspace_id, '_', 2), status = $1, status_reason = NULLIF($2, ''),
+			access_token_sealed = CASE WHEN $1 <> 'disconnected' THEN access_token_sealed END,
+			refresh_token_sealed = CASE WHEN $1 <> 'disconnected' THEN refresh_token_sealed END
+		WHERE user_id LIKE $1 || ' user %'`, status, reason)
+}
+
+func (d *dashboard) update(t *testing.T, s *seed, sql string, args ...any) {
+	t.Helper()
+	if err := d.inTenant(t.Context(), s.tenant.ID, sql, args...); err != nil {
 		t.Fatal(err)
 	}
 }
