@@ -49,6 +49,10 @@ func (cmd *ledgerVerifyCommand) Run(ctx context.Context, c *console) error {
 			a := summary.Audit
 			c.printf("%d audit logs, %d rows (%d of versions without MACs, covered by later rows; %d more, not covered yet).\n",
 				a.Chains, a.Rows, a.Covered, a.Uncovered)
+			if a.Unsealed > 0 {
+				c.printf("%d audit logs end with a row of a version that seals no end: rows since their last checkpoint could be cut off unseen.\n",
+					a.Unsealed)
+			}
 		}
 		if summary.LastNumber > 0 {
 			c.printf("The newest checkpoint is %d:%s\n", summary.LastNumber, hex.EncodeToString(summary.LastHead))

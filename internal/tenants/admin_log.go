@@ -31,15 +31,17 @@ type adminRow struct {
 	requestID string
 	ip        *netip.Prefix
 	details   string // in canonical form; without a MAC: as Postgres writes it
+	sealed    bool   // as in auditRow
 	key       *uint32
 	mac       []byte
 }
 
-const adminColumns = `id, chained, at, admin_id, coalesce(actor_type, ''), action, target, request_id, ip, details::text, key_id, mac`
+const adminColumns = `id, chained, at, admin_id, coalesce(actor_type, ''), action, target, request_id, ip, details::text, head_sealed, key_id, mac`
 
 func (r *adminRow) targets() []any {
 	return []any{
-		&r.id, &r.chained, &r.at, &r.admin, &r.actorType, &r.action, &r.target, &r.requestID, &r.ip, &r.details, &r.key, &r.mac,
+		&r.id, &r.chained, &r.at, &r.admin, &r.actorType, &r.action, &r.target, &r.requestID, &r.ip, &r.details, &r.sealed,
+		&r.key, &r.mac,
 	}
 }
 
@@ -61,7 +63,7 @@ func (r *adminRow) fields() [][]byte {
 }
 
 func (r *adminRow) message(previous []byte, covered *coverage) [][]byte {
-	return append([][]byte{previous, covered.sum()}, r.fields()...)
+	return withSeal(append([][]byte{previous, covered.sum()}, r.fields()...), r.sealed)
 }
 
 // covers returns until when rows without a MAC are covered by a row of that time.
@@ -83,7 +85,9 @@ type adminChange struct {
 // logAdmin writes a row of the log of the admins. Its head is locked until the
 // transaction ends, so logAdmin comes last in it.
 func (s *Store) logAdmin(ctx context.Context, tx pgx.Tx, by Actor, c adminChange) error {
-	row := adminRow{actorType: string(by.Type), action: c.action, target: c.target, requestID: by.RequestID, ip: prefixOf(by.IP)}
+	row := adminRow{
+		actorType: string(by.Type), action: c.action, target: c.target, requestID: by.RequestID, ip: prefixOf(by.IP), sealed: true,
+	}
 	if c.admin != nil {
 		row.admin = &c.admin.UUID
 	}
@@ -110,11 +114,16 @@ func (s *Store) logAdmin(ctx context.Context, tx pgx.Tx, by Actor, c adminChange
 	if err != nil {
 		return err
 	}
+	seal, err := s.sealEnd(adminHeadPurpose, adminSealMessage(count, mac, until))
+	if err != nil {
+		return err
+	}
 	_, err = tx.Exec(ctx, `
-		WITH head AS (UPDATE admin_log_head SET chained = $8, head = $10, covered = $11)
-		INSERT INTO admin_log (at, admin_id, actor_type, action, target, request_id, ip, chained, key_id, mac, details)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $12::text::jsonb)`,
-		row.at, row.admin, row.actorType, row.action, row.target, row.requestID, nullAddr(by.IP), count, int64(key), mac, until, row.details)
+		WITH head AS (UPDATE admin_log_head SET chained = $8, head = $10, covered = $11, seal = $13)
+		INSERT INTO admin_log (at, admin_id, actor_type, action, target, request_id, ip, chained, key_id, mac, details, head_sealed)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $12::text::jsonb, true)`,
+		row.at, row.admin, row.actorType, row.action, row.target, row.requestID, nullAddr(by.IP), count, int64(key), mac, until,
+		row.details, seal)
 	if err != nil {
 		return fmt.Errorf("write admin log: %w", err)
 	}

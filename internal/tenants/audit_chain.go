@@ -51,6 +51,7 @@ type auditRow struct {
 	requestID string
 	ip        *netip.Prefix // nil: unknown
 	details   string        // in canonical form; without a MAC: as Postgres writes it
+	sealed    bool          // whoever wrote it sealed the end of the chain; not so before version 26 of the schema
 	key       *uint32       // nil: no MAC
 	mac       []byte
 }
@@ -70,14 +71,23 @@ func (r *auditRow) fields() [][]byte {
 // message is what a row's MAC authenticates: the tenant, the row before it with a MAC,
 // the rows that it covers, and everything in it.
 func (r *auditRow) message(tenant TenantID, previous []byte, covered *coverage) [][]byte {
-	return append([][]byte{tenant.UUID[:], previous, covered.sum()}, r.fields()...)
+	return withSeal(append([][]byte{tenant.UUID[:], previous, covered.sum()}, r.fields()...), r.sealed)
 }
 
-const auditColumns = `sequence, at, actor_type, actor_id, action, target, request_id, ip, details::text, key_id, mac`
+// withSeal adds that whoever wrote a row sealed the end of its chain. Rows of versions
+// that did not are proven as they were.
+func withSeal(message [][]byte, sealed bool) [][]byte {
+	if sealed {
+		return append(message, []byte("head sealed"))
+	}
+	return message
+}
+
+const auditColumns = `sequence, at, actor_type, actor_id, action, target, request_id, ip, details::text, head_sealed, key_id, mac`
 
 func (r *auditRow) targets() []any {
 	return []any{
-		&r.sequence, &r.at, &r.actorType, &r.actorID, &r.action, &r.target, &r.requestID, &r.ip, &r.details, &r.key, &r.mac,
+		&r.sequence, &r.at, &r.actorType, &r.actorID, &r.action, &r.target, &r.requestID, &r.ip, &r.details, &r.sealed, &r.key, &r.mac,
 	}
 }
 
@@ -178,6 +188,7 @@ type auditHead struct {
 	audit   int64
 	chained int64  // the last row with a MAC; 0: none
 	mac     []byte // its MAC
+	seal    []byte // of where the chain ends, only read to verify; nil: none
 }
 
 // lockAuditHead locks the tenant's sequence row and reads it.
@@ -189,8 +200,9 @@ func lockAuditHead(ctx context.Context, tx pgx.Tx, tenant TenantID) (auditHead, 
 	return h, err
 }
 
-// sign puts the row behind the head, and moves that.
+// sign puts the row behind the head, and moves that. The caller seals it.
 func (s *Store) sign(row *auditRow, tenant TenantID, head *auditHead, covered *coverage) error {
+	row.sealed = true
 	mac, key, err := s.keyset.MAC(auditRowPurpose, row.message(tenant, head.mac, covered)...)
 	if err != nil {
 		return err

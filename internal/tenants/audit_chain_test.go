@@ -24,8 +24,8 @@ func TestRowsOfAnOldVersion(t *testing.T) {
 	s := openService(t)
 	tenant := s.tenant(t, "Acme").ID
 	// As the migration finds it.
-	s.sql(t, `UPDATE audit_log SET mac = NULL, key_id = NULL`)
-	s.sql(t, `UPDATE tenant_sequences SET audit_chained = 0, audit_head = NULL`)
+	s.sql(t, `UPDATE audit_log SET mac = NULL, key_id = NULL, head_sealed = false`)
+	s.sql(t, `UPDATE tenant_sequences SET audit_chained = 0, audit_head = NULL, audit_seal = NULL`)
 	want := func(covered, uncovered int64) {
 		t.Helper()
 		if got := s.proven(t).Audit; got.Covered != covered || got.Uncovered != uncovered {

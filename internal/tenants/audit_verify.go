@@ -60,7 +60,7 @@ type auditVerifier struct {
 }
 
 func (a *auditVerifier) readHeads(ctx context.Context, tx pgx.Tx) error {
-	rows, err := tx.Query(ctx, `SELECT tenant_id, audit, audit_chained, audit_head FROM tenant_sequences
+	rows, err := tx.Query(ctx, `SELECT tenant_id, audit, audit_chained, audit_head, audit_seal FROM tenant_sequences
 		WHERE $1::uuid IS NULL OR tenant_id = $1`, nullID(a.check.Tenant.UUID))
 	if err != nil {
 		return fmt.Errorf("read audit heads: %w", err)
@@ -68,7 +68,7 @@ func (a *auditVerifier) readHeads(ctx context.Context, tx pgx.Tx) error {
 	a.heads = map[TenantID]auditHead{}
 	var tenant TenantID
 	var h auditHead
-	_, err = pgx.ForEachRow(rows, []any{&tenant, &h.audit, &h.chained, &h.mac}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&tenant, &h.audit, &h.chained, &h.mac, &h.seal}, func() error {
 		a.heads[tenant] = h
 		h = auditHead{}
 		return nil
@@ -123,9 +123,11 @@ func (a *auditVerifier) tenants(ctx context.Context, tx pgx.Tx) error {
 	}
 	a.finish(r)
 	for tenant, head := range a.heads { // those without a row
-		if head.audit > 0 || head.chained > 0 {
-			a.finish(a.replay(tenant, AuditLog))
+		r := a.replay(tenant, AuditLog)
+		if head.audit == 0 {
+			r.report(0, "the tenant's log is empty, and a tenant is made with its first row")
 		}
+		a.finish(r)
 	}
 	for tenant := range a.entries {
 		if tenant.UUID != uuid.Nil {
@@ -159,14 +161,22 @@ func (a *auditVerifier) finish(r *auditReplay) {
 	case head.audit != r.sequence:
 		r.report(0, fmt.Sprintf("the tenant counts %d rows, and its log ends at %d", head.audit, r.sequence))
 	}
-	a.end(r, head, known)
+	a.end(r, head.end(r.tenant), head, known)
+}
+
+// end of the chain as the tenant's sequence row has it.
+func (h *auditHead) end(tenant TenantID) sealedEnd {
+	return sealedEnd{row: "the tenant's sequence row", purpose: auditHeadPurpose, message: h.sealMessage(tenant), seal: h.seal}
 }
 
 // end compares the end of a chain with its head and with the checkpoints.
-func (a *auditVerifier) end(r *auditReplay, head auditHead, known bool) {
+func (a *auditVerifier) end(r *auditReplay, end sealedEnd, head auditHead, known bool) {
 	r.missing(0)
 	if known && (head.chained != r.chained || !bytes.Equal(head.mac, r.head)) {
 		r.report(0, fmt.Sprintf("the chain should end with another MAC, at row %d; it does at %d", head.chained, r.chained))
+	}
+	if wrong := end.check(a.store.keyset, r.sealed); known && wrong != "" {
+		r.report(0, wrong)
 	}
 	if left := r.entries; len(left) > 0 {
 		r.report(left[len(left)-1].count, "a checkpoint saw the log until here, and it ends before")
@@ -176,6 +186,9 @@ func (a *auditVerifier) end(r *auditReplay, head auditHead, known bool) {
 	sum.Rows += r.rows
 	sum.Covered += r.covered
 	sum.Uncovered += r.pending.rows
+	if r.chained > 0 && !r.sealed {
+		sum.Unsealed++
+	}
 }
 
 // auditReplay goes through one chain of an audit log and reports what does not fit.
@@ -190,6 +203,7 @@ type auditReplay struct {
 	sequence int64     // of the last row
 	chained  int64     // of the last row with a MAC
 	head     []byte    // its MAC
+	sealed   bool      // whoever wrote it sealed the end of the chain
 	at       time.Time // its time
 	gaps     []gap     // rows that are missing since the last MAC, which the next may rest on
 	pending  coverage  // the rows without a MAC since
@@ -206,8 +220,8 @@ func (r *auditReplay) next(row auditRow) {
 	r.skip(row.sequence)
 	r.sequence = row.sequence
 	if row.mac == nil {
-		if row.key != nil {
-			r.report(row.sequence, "the row was altered: it has a key and no MAC")
+		if row.key != nil || row.sealed {
+			r.report(row.sequence, "the row was altered: it has what belongs to a MAC, and no MAC")
 		}
 		r.unsigned(row.sequence, row.at, row.fields())
 		return
@@ -217,6 +231,7 @@ func (r *auditReplay) next(row auditRow) {
 		row.details = canonical
 	}
 	r.signed(row.sequence, row.at, row.mac, row.key, auditRowPurpose, row.message(r.tenant, r.head, &r.pending))
+	r.sealed = row.sealed
 }
 
 // gap is a run of rows that are missing.
@@ -288,7 +303,8 @@ func (r *auditReplay) signed(sequence int64, at time.Time, mac []byte, key *uint
 func (a *auditVerifier) admins(ctx context.Context, tx pgx.Tx) error {
 	var head auditHead
 	var covered time.Time
-	err := tx.QueryRow(ctx, `SELECT chained, head, covered FROM admin_log_head`).Scan(&head.chained, &head.mac, &covered)
+	err := tx.QueryRow(ctx, `SELECT chained, head, covered, seal FROM admin_log_head`).
+		Scan(&head.chained, &head.mac, &covered, &head.seal)
 	known := !errors.Is(err, pgx.ErrNoRows)
 	if err != nil && known {
 		return fmt.Errorf("read the head of the admin log: %w", err)
@@ -308,7 +324,10 @@ func (a *auditVerifier) admins(ctx context.Context, tx pgx.Tx) error {
 		r.report(0, "the head of the chain says that it covers rows until another time")
 	}
 	r.cover(time.Time{}, true)
-	a.end(r.auditReplay, head, known)
+	end := sealedEnd{
+		row: "the row with the head", purpose: adminHeadPurpose, message: adminSealMessage(head.chained, head.mac, covered), seal: head.seal,
+	}
+	a.end(r.auditReplay, end, head, known)
 	return nil
 }
 
@@ -327,8 +346,8 @@ func (r *adminReplay) cover(until time.Time, all bool) {
 		r.rows++
 		r.pending.add(row.fields())
 		switch {
-		case row.mac != nil || row.key != nil:
-			r.report(0, fmt.Sprintf("the row of id %d was altered: it has a MAC and no place in the chain", row.id))
+		case row.mac != nil || row.key != nil || row.sealed:
+			r.report(0, fmt.Sprintf("the row of id %d was altered: it has what belongs to a MAC, and no place in the chain", row.id))
 		case row.at.After(r.upgradedBy):
 			r.report(0, fmt.Sprintf("the row of id %d has no MAC, long after the upgrade to a version that writes one", row.id))
 		}
@@ -351,6 +370,7 @@ func (r *adminReplay) row(row adminRow) {
 		row.details = canonical
 	}
 	r.signed(place, row.at, row.mac, row.key, adminRowPurpose, row.message(r.head, &r.pending))
+	r.sealed = row.sealed
 }
 
 func eachAdminRow(ctx context.Context, tx pgx.Tx, which string, do func(row adminRow)) error {

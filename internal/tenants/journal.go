@@ -140,9 +140,17 @@ func (s *Store) append(ctx context.Context, tx pgx.Tx, tenant TenantID, by Actor
 		}
 		audits.add(row)
 	}
+	var seal []byte // nil: the end stays where it is, and its seal as well
+	if covered != nil {
+		var err error
+		if seal, err = s.sealEnd(auditHeadPurpose, head.sealMessage(tenant)); err != nil {
+			return 0, err
+		}
+	}
 	var batch pgx.Batch
-	batch.Queue(`UPDATE tenant_sequences SET events = $2, audit = $3, audit_chained = $4, audit_head = $5 WHERE tenant_id = $1`,
-		tenant, head.events, head.audit, head.chained, head.mac)
+	batch.Queue(`
+		UPDATE tenant_sequences SET events = $2, audit = $3, audit_chained = $4, audit_head = $5, audit_seal = coalesce($6, audit_seal)
+		WHERE tenant_id = $1`, tenant, head.events, head.audit, head.chained, head.mac, seal)
 	events.queue(&batch, tenant, head.now)
 	audits.queue(&batch, tenant, by, head.now)
 	if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
@@ -181,6 +189,7 @@ type auditRows struct {
 	actions []string
 	targets []string
 	details []string
+	sealed  []bool
 	keys    []*int64
 	macs    [][]byte
 }
@@ -188,6 +197,7 @@ type auditRows struct {
 func (r *auditRows) add(row auditRow) {
 	r.numbers, r.actions = append(r.numbers, row.sequence), append(r.actions, row.action)
 	r.targets, r.details = append(r.targets, row.target), append(r.details, row.details)
+	r.sealed = append(r.sealed, row.sealed)
 	var key *int64
 	if row.key != nil {
 		key = new(int64(*row.key))
@@ -197,11 +207,11 @@ func (r *auditRows) add(row auditRow) {
 
 func (r *auditRows) queue(batch *pgx.Batch, tenant TenantID, by Actor, at time.Time) {
 	batch.Queue(`
-		INSERT INTO audit_log (tenant_id, at, actor_type, actor_id, request_id, ip, sequence, action, target, details, key_id, mac)
-		SELECT $1, $2, $3, $4, $5, $6, sequence, action, target, details::jsonb, key_id, mac
-		FROM unnest($7::bigint[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bytea[])
-			AS a (sequence, action, target, details, key_id, mac)`,
-		tenant, at, by.Type, by.ID, by.RequestID, nullAddr(by.IP), r.numbers, r.actions, r.targets, r.details, r.keys, r.macs)
+		INSERT INTO audit_log (tenant_id, at, actor_type, actor_id, request_id, ip, sequence, action, target, details, head_sealed, key_id, mac)
+		SELECT $1, $2, $3, $4, $5, $6, sequence, action, target, details::jsonb, head_sealed, key_id, mac
+		FROM unnest($7::bigint[], $8::text[], $9::text[], $10::text[], $11::boolean[], $12::bigint[], $13::bytea[])
+			AS a (sequence, action, target, details, head_sealed, key_id, mac)`,
+		tenant, at, by.Type, by.ID, by.RequestID, nullAddr(by.IP), r.numbers, r.actions, r.targets, r.details, r.sealed, r.keys, r.macs)
 }
 
 // nullAddr is an address as the database has it, nil for none. An IPv4 address is one,

@@ -210,7 +210,7 @@ func (s *Store) signLedgerRow(head *ledgerHead, row ledgerRow, refresh string) (
 	if row.entry.moves() {
 		head.generation = row.generation
 	}
-	if head.seal, err = s.sealHead(head); err != nil {
+	if head.seal, err = s.sealEnd(ledgerHeadPurpose, head.sealMessage()); err != nil {
 		return row, err
 	}
 	return row, nil

@@ -51,6 +51,7 @@ type AuditSummary struct {
 	Rows      int64
 	Covered   int64 // rows without a MAC of their own that a later row covers
 	Uncovered int64 // rows without a MAC that nothing covers yet
+	Unsealed  int64 // chains whose last row a version wrote that seals no end
 }
 
 // LedgerSummary counts what was verified.
@@ -311,7 +312,8 @@ func (p *chainsPage) finish() {
 	case !bytes.Equal(head.mac, r.head):
 		r.report(0, "the connection's row has another head than the chain")
 	}
-	if wrong := head.checkSeal(p.store.keyset, r.sealed); wrong != "" {
+	end := sealedEnd{row: "the connection's row", purpose: ledgerHeadPurpose, message: head.sealMessage(), seal: head.seal}
+	if wrong := end.check(p.store.keyset, r.sealed); wrong != "" {
 		r.report(0, wrong)
 	}
 	switch {
