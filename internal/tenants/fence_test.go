@@ -204,7 +204,7 @@ func TestHold(t *testing.T) {
 	l := openLeased(t)
 	now := newClock()
 	dead := openMovable(t, l.db.AppURL, &server{}) // leads nowhere
-	store := l.store(t, tenants.Config{Pool: l.db.Pool, TokenPool: dead, Hold: hold, Now: now.Now})
+	store := l.store(t, tenants.Config{Pool: l.db.Pool, BeatPool: dead, Hold: hold, Now: now.Now})
 	storage := store.TokensOf(l.owner, l.id)
 	try := func(what string, want bool) prisma.Claim {
 		t.Helper()
