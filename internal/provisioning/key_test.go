@@ -1,6 +1,7 @@
 package provisioning_test
 
 import (
+	"net/http"
 	"net/url"
 	"sync"
 	"testing"
@@ -149,6 +150,28 @@ func TestKeyConflicts(t *testing.T) {
 	w.connection = w.connect(t, w.tenant, w.tokens)
 	check(t, w.project(t, "shop", "us-east-1", "k")())
 	w.tenant, w.connection = acme, mine
+	if n := w.count(t, "/v1/projects"); n != 2 {
+		t.Errorf("%d projects, want 2", n)
+	}
+}
+
+// A request that was refused does not keep its key: the client mends it and sends it
+// again. One of which something may have been made does.
+func TestKeysOfRefusedRequests(t *testing.T) {
+	t.Parallel()
+	w := open(t)
+	for _, h := range []harm{reject, throttle} {
+		w.wire.harms(onPost("/v1/projects", h, 1))
+		if w.project(t, "shop", "us-east-1", "k")() == nil {
+			t.Fatal("it was not refused")
+		}
+	}
+	check(t, w.project(t, "store", "us-east-1", "k")())
+	wantKind(t, w.project(t, "shop", "us-east-1", "k")(), fault.IdempotencyConflict)
+	w.wire.harms(func(*http.Request) harm { return lose })
+	wantKind(t, w.project(t, "shop", "us-east-1", "lost")(), fault.PrismaUnavailable)
+	w.wire.harms(nil)
+	wantKind(t, w.project(t, "store", "us-east-1", "lost")(), fault.IdempotencyConflict)
 	if n := w.count(t, "/v1/projects"); n != 2 {
 		t.Errorf("%d projects, want 2", n)
 	}

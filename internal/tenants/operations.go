@@ -203,10 +203,11 @@ func (s *Store) resumeOperation(ctx context.Context, tx pgx.Tx, tenant TenantID,
 	if err != nil {
 		return Operation{}, fmt.Errorf("read operation: %w", err)
 	}
+	same := bytes.Equal(row.requestHash, in.RequestHash[:])
 	switch {
-	case !row.keyed && !row.leased:
+	case !row.keyed && !row.leased, !same && row.status == OperationFailed && !row.MayLand:
 		return renewKey(ctx, tx, tenant, in, row)
-	case !bytes.Equal(row.requestHash, in.RequestHash[:]):
+	case !same:
 		return Operation{}, fault.New(fault.IdempotencyConflict,
 			"This Idempotency-Key was used with another request; choose a new one.", nil)
 	case row.status == OperationDone:
@@ -233,7 +234,8 @@ func takeOperation(ctx context.Context, tx pgx.Tx, row operationRow, lease time.
 	return op, nil
 }
 
-// renewKey takes an outlived key from its old operation and begins a new one.
+// renewKey takes a key from its old operation and begins a new one: the key has outlived
+// that, or it was refused and its client has mended the request.
 func renewKey(ctx context.Context, tx pgx.Tx, tenant TenantID, in NewOperation, old operationRow) (Operation, error) {
 	_, err := tx.Exec(ctx, `
 		UPDATE operations SET idempotency_key = NULL WHERE tenant_id = $1 AND id = $2`, tenant, old.ID)
