@@ -21,10 +21,8 @@ import (
 )
 
 const (
-	// rolls is how often a replica is replaced. Meanwhile a request comes every
-	// loadEvery, unless atOnce are under way: the load is one that every machine can
-	// carry, so whatever fails has no excuse.
-	rolls     = 4
+	// While replicas are replaced a request comes every loadEvery, unless atOnce are under
+	// way: the load is one that every machine can carry, so whatever fails has no excuse.
 	loadEvery = 40 * time.Millisecond
 	atOnce    = 6
 	// rollingConnections are refreshed during each roll, all of them.
@@ -38,18 +36,22 @@ const (
 // access token has expired. Nobody may notice.
 //
 //nolint:paralleltest // two of them at once would measure how busy the machine is
-func TestRolling(t *testing.T) { roll(t, "") }
+func TestRolling(t *testing.T) { roll(t, "", "", "") }
 
 // TestRollingMixedVersions is TestRolling from the previous version to this one and once
 // back and forth again. Building that version takes the repository's history: a clone
 // without it fails the test, as nothing else would tell that it proves nothing there.
 //
 //nolint:paralleltest // as TestRolling
-func TestRollingMixedVersions(t *testing.T) { roll(t, previousVersion(t)) }
+func TestRollingMixedVersions(t *testing.T) {
+	previous := previousVersion(t)
+	roll(t, previous, "", "", previous, "")
+}
 
-// roll goes from the previous version to this one, the schema first, and once back and
-// forth again. Without a previous version it stays with this one.
-func roll(t *testing.T, previous string) {
+// roll starts two replicas of the previous version, brings the schema to this one, and
+// replaces a replica by each of the programs. Without a previous version, "", it begins
+// with this one.
+func roll(t *testing.T, previous string, programs ...string) {
 	t.Helper()
 	w := processtest.NewWorld(t, func(in *processtest.Installation) {
 		in.Values["DRAIN_DELAY"] = "500ms"
@@ -72,7 +74,7 @@ func roll(t *testing.T, previous string) {
 		w.Installation.Command(t, "", "migrate") // below the replicas of the previous version
 		w.Unlimit(t)
 	}
-	for _, program := range [rolls]string{"", "", previous, ""} {
+	for _, program := range programs {
 		b.roll(t, w, program)
 	}
 	finish()
@@ -81,7 +83,7 @@ func roll(t *testing.T, previous string) {
 	for _, failure := range b.failures {
 		t.Error(failure)
 	}
-	checkRolled(t, w, b, connections)
+	checkRolled(t, w, b, len(programs))
 	if previous == "" {
 		w.Installation.Command(t, "", "ledger", "verify") // fails with a finding
 		return
@@ -101,9 +103,9 @@ func roll(t *testing.T, previous string) {
 }
 
 // checkRolled checks that no connection was lost and no refresh token used twice.
-func checkRolled(t *testing.T, w *processtest.World, b *balancer, connections []processtest.Connection) {
+func checkRolled(t *testing.T, w *processtest.World, b *balancer, rolls int) {
 	t.Helper()
-	for _, c := range connections {
+	for _, c := range b.connections {
 		var now processtest.Connection
 		processtest.Partner{Origin: b.pick().Origin, Key: w.APIKey}.Call(t, http.MethodGet, "/v1/connections/"+c.ID, nil, &now)
 		if now.Status != "active" {
@@ -111,8 +113,8 @@ func checkRolled(t *testing.T, w *processtest.World, b *balancer, connections []
 		}
 	}
 	saw := w.Ledger(t)
-	if c := saw.Counters; c.Replays != 0 || c.Revocations != 0 || c.Refreshes != rolls*len(connections) {
-		t.Errorf("Prisma saw %+v, want %d refreshes, no replay and no revocation", c, rolls*len(connections))
+	if c := saw.Counters; c.Replays != 0 || c.Revocations != 0 || c.Refreshes != rolls*len(b.connections) {
+		t.Errorf("Prisma saw %+v, want %d refreshes, no replay and no revocation", c, rolls*len(b.connections))
 	}
 	for _, token := range saw.RefreshTokens {
 		if token.Received > 1 || token.Received != token.Processed {
