@@ -2,6 +2,7 @@ package tenants_test
 
 import (
 	"errors"
+	"flag"
 	"slices"
 	"strings"
 	"testing"
@@ -330,12 +331,15 @@ func TestSecondPresentationIsFound(t *testing.T) {
 	}
 }
 
+// Each of them is dozens of transactions, on a ledger that grows.
+var randomDays = flag.Int("random-days", 12, "days of TestLedgerOfRandomDays, and more until something was saved and folded")
+
 // Whatever happens to a connection, in whatever order, its ledger proves itself.
 func TestLedgerOfRandomDays(t *testing.T) {
 	t.Parallel()
 	l := openLeased(t)
 	var claims, answered []prisma.Claim // the exchanges under way, and those with a pair
-	saved := 0
+	saved, folded := 0, int64(0)
 	prove := func(r *rapid.T) {
 		found, _ := l.verify(t, tenants.LedgerCheck{})
 		for _, f := range found {
@@ -347,8 +351,8 @@ func TestLedgerOfRandomDays(t *testing.T) {
 	}
 	runs := 0
 	rapid.Check(t, func(r *rapid.T) {
-		if runs++; runs > 25 {
-			return // each is dozens of transactions on a ledger that grows; a quarter of rapid's hundred will do
+		if runs++; runs > *randomDays && saved > 0 && folded > 0 {
+			return
 		}
 		r.Repeat(map[string]func(*rapid.T){
 			"claim": func(*rapid.T) {
@@ -399,8 +403,9 @@ func TestLedgerOfRandomDays(t *testing.T) {
 				ok(t, err)
 			},
 			"fold": func(r *rapid.T) {
-				_, err := l.FoldLedger(t.Context(), hours(r))
+				n, err := l.FoldLedger(t.Context(), hours(r))
 				ok(t, err)
+				folded += n
 			},
 			"wait":  func(*rapid.T) { ok(t, l.Wait(t.Context())) },
 			"prove": prove,
