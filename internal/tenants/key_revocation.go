@@ -3,6 +3,7 @@ package tenants
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -19,7 +20,7 @@ func (s *Store) RevokeKey(ctx context.Context, by Actor, tenant TenantID, id Key
 		if err := endKeyNow(ctx, tx, tenant, id); err != nil {
 			return err
 		}
-		if live, err = liveSuccessors(ctx, tx, tenant, id); err != nil {
+		if live, err = successors(ctx, tx, tenant, id, isLive); err != nil {
 			return err
 		}
 		return s.record(ctx, tx, tenant, by, change{action: auditKeyRevoked, target: id.String()})
@@ -28,7 +29,7 @@ func (s *Store) RevokeKey(ctx context.Context, by Actor, tenant TenantID, id Key
 }
 
 // RevokeKeyAndSuccessors ends a key and all that rotation made out of it, in one
-// transaction with an audit row for each, and returns the successors that it ended, the
+// transaction with an audit row for each, and returns the successors that were live, the
 // oldest first. A rotation at the same moment does not get away: either its successor is
 // found, or it finds its key revoked.
 //
@@ -41,16 +42,24 @@ func (s *Store) RevokeKeyAndSuccessors(ctx context.Context, by Actor, tenant Ten
 		}
 		changes := []change{{action: auditKeyRevoked, target: id.String()}}
 		// A rotation locks its key until it commits, and ending the key waits for that. Only
-		// a later statement sees the successor, so this looks again until there is none.
+		// a later statement sees the successor, so this looks again until there is none. Keys
+		// whose time is over are ended too: a rotation that began before may be at work on one.
 		for {
-			live, err := liveSuccessors(ctx, tx, tenant, id)
+			found, err := successors(ctx, tx, tenant, id, `revoked_at IS NULL`)
 			if err != nil {
 				return err
 			}
-			if len(live) == 0 {
+			if len(found) == 0 {
 				break
 			}
-			for _, key := range live {
+			live, err := successors(ctx, tx, tenant, id, isLive)
+			if err != nil {
+				return err
+			}
+			for _, key := range found {
+				if slices.ContainsFunc(live, func(k Key) bool { return k.ID == key.ID }) {
+					ended = append(ended, key)
+				}
 				if err := endKeyNow(ctx, tx, tenant, key.ID); err != nil {
 					return err
 				}
@@ -58,7 +67,6 @@ func (s *Store) RevokeKeyAndSuccessors(ctx context.Context, by Actor, tenant Ten
 					action: auditKeyRevoked, target: key.ID.String(), data: map[string]any{"successorOf": id.String()},
 				})
 			}
-			ended = append(ended, live...)
 		}
 		_, err := s.recordAll(ctx, tx, tenant, by, changes) // last: rotations lock keys before they write down, too
 		return err
@@ -79,16 +87,18 @@ func endKeyNow(ctx context.Context, tx pgx.Tx, tenant TenantID, id KeyID) error 
 	return nil
 }
 
-// liveSuccessors returns the live keys among a key's successors and theirs, the oldest
-// first. It looks past those that have ended: what they had made goes on.
-func liveSuccessors(ctx context.Context, tx pgx.Tx, tenant TenantID, id KeyID) ([]Key, error) {
+// isLive is the condition of a key that lets its holder in.
+const isLive = `revoked_at IS NULL AND (expires_at IS NULL OR expires_at > app.now())`
+
+// successors returns those of a key's successors and theirs that meet a condition, the
+// oldest first. It looks past the others: what they had made goes on.
+func successors(ctx context.Context, tx pgx.Tx, tenant TenantID, id KeyID, condition string) ([]Key, error) {
 	rows, err := tx.Query(ctx, `
 		WITH RECURSIVE chain (id) AS (
 			SELECT $2::uuid
 			UNION
 			SELECT k.id FROM api_keys k JOIN chain ON k.succeeds = chain.id WHERE k.tenant_id = $1)`+selectKey+`
-		WHERE tenant_id = $1 AND id IN (SELECT id FROM chain) AND id <> $2
-		  AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > app.now())
+		WHERE tenant_id = $1 AND id IN (SELECT id FROM chain) AND id <> $2 AND `+condition+`
 		ORDER BY id`, tenant, id)
 	if err != nil {
 		return nil, fmt.Errorf("read successors: %w", err)

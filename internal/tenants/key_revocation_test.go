@@ -94,7 +94,7 @@ func TestRevokeKeyAndSuccessors(t *testing.T) {
 	rows := list[string](t, s, `SELECT target || coalesce(' of ' || (details->>'successorOf'), '') FROM audit_log
 		WHERE tenant_id = $1 AND action = 'api_key.revoke' ORDER BY sequence`, tenant)
 	of := " of " + key.ID.String()
-	if want := []string{key.ID.String(), chain[1].Key.ID.String() + of, third.Key.ID.String() + of}; !slices.Equal(rows, want) {
+	if want := []string{key.ID.String(), chain[0].Key.ID.String() + of, chain[1].Key.ID.String() + of, third.Key.ID.String() + of}; !slices.Equal(rows, want) {
 		t.Errorf("the audit log has %v, want %v", rows, want)
 	}
 	if ended, err = s.RevokeKeyAndSuccessors(t.Context(), by, tenant, key.ID); err != nil || len(ended) != 0 {
