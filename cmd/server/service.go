@@ -254,21 +254,13 @@ func (s *service) serve(ctx context.Context, listener net.Listener) error {
 	defer unfollow()
 	defer s.beat(ctx)()
 	defer s.replaySpool(ctx)()
-	server := &http.Server{
-		Handler:           s.api,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      120 * time.Second, // a creating call may take a minute
-		IdleTimeout:       120 * time.Second,
-		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
-	}
+	server := httpapi.NewHTTPServer(s.api, s.log)
 	if err := s.jobs.Start(ctx); err != nil {
 		_ = listener.Close() // nothing was accepted yet
 		return err
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	go func() { failed <- server.Serve(httpapi.LimitConnections(listener)) }()
 	s.log.InfoContext(ctx, "serving", slog.String("listen", listener.Addr().String()), slog.String("public_url", s.cfg.PublicURL))
 	select {
 	case err = <-failed:
