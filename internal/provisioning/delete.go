@@ -169,6 +169,7 @@ func (s *Service) remove(ctx context.Context, by tenants.Actor, r removal) error
 	case err == nil:
 		_, err = s.tellGone(ctx, by, r.at(), r.target)
 	case gone(err):
+		s.cancel(ctx, begun) // it went before, and may have been told
 		return s.goneBefore(ctx, by, r.at(), r.target, err)
 	case !doubtful:
 		s.cancel(ctx, begun)
