@@ -35,6 +35,7 @@ type evidence struct {
 	tokens  []token       // of the grant, the oldest first: one for each generation since base
 	sent    bool          // the stored token was presented, and the answer sent whole
 	exposed bool          // its replica died, or stood still for longer than the lease, with this generation in hand
+	late    bool          // it stood still with the generation before in hand, whose answer it has stored since
 	retried map[int64]int // late retries of each generation, by the service's own account
 	leeway  bool          // a used token gave another pair, so that tokens and generations don't match
 }
@@ -69,6 +70,8 @@ func judge(e evidence) verdict {
 		}
 		used := e.tokens[current]
 		switch {
+		case e.overtaken():
+			return lostWithProcess
 		case e.exposed && used.Processed > 0:
 			return lostWithProcess
 		case used.Processed > 0 && !e.sent:
@@ -87,11 +90,20 @@ func judge(e evidence) verdict {
 	return unsettled // suspect
 }
 
+// overtaken reports whether a replica stood still for longer than its lease with the answer
+// in its socket: another one presented the token late, Prisma revoked the grant, and what
+// the first one then stored was dead already.
+func (e evidence) overtaken() bool {
+	current := int(e.row.Generation - e.base)
+	return e.late && current > 0 && current < len(e.tokens) && e.tokens[current].State == "revoked" &&
+		e.tokens[current-1].Processed > 0 && e.tokens[current-1].Received > 1
+}
+
 // unstored reports whether Prisma used the stored token up and its answer either was
 // never sent, or came to a process that died or stood still for too long.
 func (e evidence) unstored() bool {
 	current := int(e.row.Generation - e.base)
-	return current >= 0 && current < len(e.tokens) && e.tokens[current].Processed > 0 && (!e.sent || e.exposed)
+	return e.overtaken() || current >= 0 && current < len(e.tokens) && e.tokens[current].Processed > 0 && (!e.sent || e.exposed)
 }
 
 // repeats counts the tokens that were presented more often than the rules allow: once,
@@ -149,6 +161,7 @@ func (w *world) compare(ctx context.Context, leeway bool) (comparison, error) {
 		}
 		generation, ok := w.exposed[c.uuid()]
 		e.exposed = ok && generation == e.row.Generation
+		e.late = ok && generation == e.row.Generation-1
 		for i := range e.tokens { // those that met a dead endpoint, the simulator never saw
 			presented, _ := w.plat.fate(c.first, i)
 			e.tokens[i].Received = max(e.tokens[i].Received, presented)

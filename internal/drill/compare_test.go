@@ -35,6 +35,18 @@ func TestJudge(t *testing.T) {
 		"given up after two requests": {
 			drill.Case(at("needs_reconnect", 2), true, false, false, used(), drill.Token{Received: 2, State: "live"}), drill.Avoidable,
 		},
+		"its replica came back after a replay": {
+			drill.Overtaken(drill.Case(at("needs_reconnect", 3), false, false, false, used(), replayed, revoked)), drill.LostWithProcess,
+		},
+		"its replica came back, and nothing was replayed": {
+			drill.Overtaken(drill.Case(at("needs_reconnect", 3), false, false, false, used(), used(), revoked)), drill.Avoidable,
+		},
+		"a replay, and no replica stood still": {
+			drill.Case(at("needs_reconnect", 3), false, false, false, used(), replayed, revoked), drill.Avoidable,
+		},
+		"it came back, and says that it works": {
+			drill.Overtaken(drill.Case(at("active", 3), false, false, false, used(), replayed, revoked)), drill.Silent,
+		},
 		"given up after one":     {drill.Case(at("needs_reconnect", 2), true, false, false, used(), drill.Token{Received: 1, State: "live"}), drill.Avoidable},
 		"given up without cause": {drill.Case(at("needs_reconnect", 2), true, false, false, used(), live()), drill.Avoidable},
 		"a pair nobody issued":   {drill.Case(at("needs_reconnect", 9), true, false, false, used(), live()), drill.Avoidable},

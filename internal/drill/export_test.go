@@ -40,6 +40,12 @@ func WithRetries(e Evidence, generation int64, times int) Evidence {
 	return e
 }
 
+// Overtaken says that a replica stood still with the generation before in hand.
+func Overtaken(e Evidence) Evidence {
+	e.late = true
+	return e
+}
+
 // Judge and Repeats are the rules of the comparison.
 func Judge(e Evidence) Verdict { return judge(e) }
 
