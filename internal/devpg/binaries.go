@@ -53,7 +53,7 @@ func installedIn() []string {
 
 // findBinaries returns the newest installation in dirs, or, with want not 0, one
 // of exactly that major, since a cluster opens with its own only. Errors:
-// ErrNotInstalled.
+// ErrNotInstalled; ctx's, when it ended the search.
 func findBinaries(ctx context.Context, dirs []string, want int) (binaries, error) {
 	var best binaries
 	for _, dir := range dirs {
@@ -63,6 +63,8 @@ func findBinaries(ctx context.Context, dirs []string, want int) (binaries, error
 		}
 	}
 	switch {
+	case best.major == 0 && ctx.Err() != nil: // nobody was asked
+		return binaries{}, fmt.Errorf("look for PostgreSQL: %w", ctx.Err())
 	case want != 0 && best.major == 0:
 		return binaries{}, fmt.Errorf("the cluster was made by PostgreSQL %d, which is not here; "+
 			"install that one, or remove the directory to start with an empty cluster: %w", want, ErrNotInstalled)

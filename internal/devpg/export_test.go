@@ -18,6 +18,9 @@ func FindBinaries(ctx context.Context, dirs []string, want int) (string, error) 
 	return b.dir, err
 }
 
+// InstalledIn lists where installations may be.
+func InstalledIn() []string { return installedIn() }
+
 // Home returns where the cluster lies.
 func (s *Server) Home() string { return s.site.home }
 

@@ -227,6 +227,16 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 }
 
+func startIn(t *testing.T, dir, fallback string) *devpg.Server {
+	t.Helper()
+	s, err := devpg.StartIn(t.Context(), devpg.Config{Dir: dir}, fallback)
+	if err != nil {
+		t.Fatalf("Start() = %v", err)
+	}
+	t.Cleanup(func() { mustStop(t, s) })
+	return s
+}
+
 func TestDirectoryThatTheServerCannotEnter(t *testing.T) {
 	t.Parallel()
 	base := openDir(t)
@@ -236,14 +246,7 @@ func TestDirectoryThatTheServerCannotEnter(t *testing.T) {
 	}
 	dir, fallback := filepath.Join(private, "pg"), filepath.Join(base, "system")
 
-	start := func() *devpg.Server {
-		s, err := devpg.StartIn(t.Context(), devpg.Config{Dir: dir}, fallback)
-		if err != nil {
-			t.Fatalf("Start() = %v", err)
-		}
-		t.Cleanup(func() { mustStop(t, s) })
-		return s
-	}
+	start := func() *devpg.Server { return startIn(t, dir, fallback) }
 	first := start()
 	want := dir
 	if devpg.IsRoot() {
@@ -273,14 +276,7 @@ func TestRemovedDirectoryBeginsAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir, fallback := filepath.Join(private, "pg"), filepath.Join(base, "system")
-	start := func() *devpg.Server {
-		s, err := devpg.StartIn(t.Context(), devpg.Config{Dir: dir}, fallback)
-		if err != nil {
-			t.Fatalf("Start() = %v", err)
-		}
-		t.Cleanup(func() { mustStop(t, s) })
-		return s
-	}
+	start := func() *devpg.Server { return startIn(t, dir, fallback) }
 	const tables = `SELECT count(*)::text FROM pg_tables WHERE tablename = 'kept'`
 
 	first := start()
@@ -302,5 +298,20 @@ func TestRemovedDirectoryBeginsAnew(t *testing.T) {
 	mustStop(t, anew)
 	if last := start(); last.Home() != anew.Home() {
 		t.Errorf("home = %s, want %s", last.Home(), anew.Home())
+	}
+}
+
+// TestInterruptedSearch: whoever ends a start early is not told to install something.
+func TestInterruptedSearch(t *testing.T) {
+	t.Parallel()
+	dir, err := devpg.FindBinaries(t.Context(), devpg.InstalledIn(), 0)
+	if err != nil {
+		t.Fatalf("FindBinaries() = %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = devpg.FindBinaries(ctx, []string{dir}, 0)
+	if !errors.Is(err, context.Canceled) || errors.Is(err, devpg.ErrNotInstalled) {
+		t.Errorf("FindBinaries() = %v, want the context's end alone", err)
 	}
 }
