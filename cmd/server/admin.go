@@ -52,7 +52,7 @@ func setPassword(ctx context.Context, c *console, store *tenants.Store, email st
 	if err != nil {
 		return err
 	}
-	if _, err := store.SetAdmin(ctx, operator(), email, hash); err != nil {
+	if _, err := store.SetAdmin(ctx, c.by, email, hash); err != nil {
 		return forPeople(err)
 	}
 	c.printf("%s\n", password)

@@ -37,9 +37,12 @@ func (d *development) seed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = store.SetAdmin(ctx, operator(), devAdminEmail, hash)
+	_, err = store.SetAdmin(ctx, seeder(), devAdminEmail, hash)
 	return err
 }
+
+// seeder is dev itself.
+func seeder() tenants.Actor { return tenants.Actor{Type: tenants.ActorCommand, ID: "dev"} }
 
 // findTenant looks for the tenant of an earlier start and gives it this start's
 // addresses.
@@ -68,14 +71,14 @@ func (d *development) findTenant(ctx context.Context, store *tenants.Store) (boo
 			return true, nil
 		}
 	}
-	_, err = store.UpdateTenant(ctx, operator(), id, tenants.TenantChange{ReturnURLs: append(tenant.ReturnURLs, d.returnURL())})
+	_, err = store.UpdateTenant(ctx, seeder(), id, tenants.TenantChange{ReturnURLs: append(tenant.ReturnURLs, d.returnURL())})
 	return true, err
 }
 
 func (d *development) returnURL() string { return localURL(d.listeners.sample) + "/callback" }
 
 func (d *development) makeTenant(ctx context.Context, store *tenants.Store) error {
-	tenant, err := store.CreateTenant(ctx, operator(), tenants.TenantInput{
+	tenant, err := store.CreateTenant(ctx, seeder(), tenants.TenantInput{
 		Name: "Sample app", Client: tenants.OAuthClient{ID: devClientID, Secret: d.state.ClientSecret},
 		ServiceToken: d.state.ServiceToken, ReturnURLs: []string{d.returnURL()}, Limits: tenants.Unbound(),
 	})
@@ -87,7 +90,7 @@ func (d *development) makeTenant(ctx context.Context, store *tenants.Store) erro
 
 // makeKey gives the demo tenant a key and keeps both for later starts.
 func (d *development) makeKey(ctx context.Context, store *tenants.Store, id tenants.TenantID) error {
-	_, key, err := store.CreateKey(ctx, operator(), id, "demo", tenants.AllScopes(), time.Time{})
+	_, key, err := store.CreateKey(ctx, seeder(), id, "demo", tenants.AllScopes(), time.Time{})
 	if err != nil {
 		return fmt.Errorf("seed key: %w", err)
 	}

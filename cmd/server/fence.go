@@ -50,7 +50,7 @@ func (f *fenceAcceptCommand) Run(ctx context.Context, c *console) error {
 				return err
 			}
 		}
-		if err := store.AcceptFence(ctx, operator(), state); err != nil {
+		if err := store.AcceptFence(ctx, c.by, state); err != nil {
 			return err
 		}
 		c.printf("Accepted. Running replicas go on by themselves.\n")

@@ -75,7 +75,7 @@ func (i *importer) run(ctx context.Context) error {
 	for range importWorkers {
 		workers.Go(func() error {
 			for batch := range batches {
-				done, err := i.store.Import(ctx, operator(), batch)
+				done, err := i.store.Import(ctx, i.console.by, batch)
 				if err != nil {
 					return err
 				}
@@ -118,6 +118,9 @@ func (i *importer) read(ctx context.Context, batches chan<- []tenants.ImportLine
 				return send()
 			}
 			return fmt.Errorf("read standard input: %w", err)
+		}
+		if number == 1 {
+			raw = bytes.TrimPrefix(raw, []byte("\uFEFF")) // some editors put it in front
 		}
 		if raw = bytes.TrimSpace(raw); len(raw) == 0 {
 			continue

@@ -36,12 +36,15 @@ func (cmd *keyCreateCommand) Run(ctx context.Context, c *console) error {
 	for _, scope := range cmd.Scopes {
 		scopes = append(scopes, tenants.Scope(scope))
 	}
+	if cmd.For < 0 {
+		return errors.New("--for takes how long the key is valid, such as 2160h")
+	}
 	var expires time.Time
 	if cmd.For > 0 {
 		expires = time.Now().Add(cmd.For)
 	}
 	return withStore(ctx, c, func(store *tenants.Store) error {
-		key, secret, err := store.CreateKey(ctx, operator(), tenant, cmd.Name, scopes, expires)
+		key, secret, err := store.CreateKey(ctx, c.by, tenant, cmd.Name, scopes, expires)
 		if err != nil {
 			return forPeople(err)
 		}
@@ -124,7 +127,7 @@ func (cmd *keyRevokeCommand) Run(ctx context.Context, c *console) error {
 		if cmd.Successors {
 			revoke = store.RevokeKeyAndSuccessors
 		}
-		successors, err := revoke(ctx, operator(), tenant, key)
+		successors, err := revoke(ctx, c.by, tenant, key)
 		if err != nil {
 			return forPeople(err)
 		}

@@ -17,6 +17,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/connect-prisma/server/internal/tenants"
 )
 
 func main() {
@@ -54,6 +56,8 @@ type console struct {
 	stdin  io.Reader
 	stdout io.Writer
 	stderr io.Writer
+
+	by tenants.Actor // who it is, within withStore
 }
 
 // printf writes a line for people. A console that can't be written to is no

@@ -43,6 +43,7 @@ type settings struct {
 	TokenKeyset        string `env:"TOKEN_KEYSET"`         // required; `secrets generate` prints it
 	SpoolDir           string `env:"SPOOL_DIR"`            // keeps token pairs that the database can't take; "": none
 	LogLevel           string `env:"LOG_LEVEL" envDefault:"info"`
+	Operator           string `env:"OPERATOR"`                    // whose commands these are, in the audit log; default: who the system says
 	TrustedHops        int    `env:"TRUSTED_HOPS" envDefault:"0"` // proxies that add to X-Forwarded-For
 
 	// How long readiness is off, at the end, before connections are refused: as long
@@ -100,7 +101,7 @@ func settingNames() (plain, secret []string) {
 	plain = []string{
 		"ENVIRONMENT", "LISTEN_ADDR", "PUBLIC_URL", "PRISMA_API_URL", "PRISMA_AUTH_URL",
 		"PRISMA_CLIENT_ID", "SPOOL_DIR", "LOG_LEVEL", "TRUSTED_HOPS", "DRAIN_DELAY",
-		"LEDGER_RETENTION",
+		"LEDGER_RETENTION", "OPERATOR",
 	}
 	secret = []string{
 		"DATABASE_URL", "MIGRATE_DATABASE_URL", "DATABASE_DIRECT_URL",

@@ -73,7 +73,7 @@ func (cmd *tenantCreateCommand) Run(ctx context.Context, c *console) error {
 		client.Secret = secret
 	}
 	return withStore(ctx, c, func(store *tenants.Store) error {
-		tenant, err := store.CreateTenant(ctx, operator(), tenants.TenantInput{
+		tenant, err := store.CreateTenant(ctx, c.by, tenants.TenantInput{
 			Name: cmd.Name, Completion: tenants.Completion(cmd.Completion), Client: client, SharedClient: cmd.SharedClient,
 			RestartURL: cmd.RestartURL, ReturnURLs: cmd.ReturnURL, Limits: cmd.limits(),
 		})
@@ -157,7 +157,7 @@ func (cmd *tenantSetCommand) Run(ctx context.Context, c *console) error {
 		change.ServiceToken = &token
 	}
 	return withStore(ctx, c, func(store *tenants.Store) error {
-		if _, err := store.UpdateTenant(ctx, operator(), id, change); err != nil {
+		if _, err := store.UpdateTenant(ctx, c.by, id, change); err != nil {
 			return forPeople(err)
 		}
 		c.printf("%s\n", id)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -91,8 +92,15 @@ func (s *Store) logAdmin(ctx context.Context, tx pgx.Tx, by Actor, c adminChange
 	if c.admin != nil {
 		row.admin = &c.admin.UUID
 	}
+	details := maps.Clone(c.details)
+	if by.ID != "" { // who did it, where admin may be whom it is about
+		if details == nil {
+			details = map[string]any{}
+		}
+		details["by"] = by.ID
+	}
 	var err error
-	if row.details, err = encodeDetails(c.details); err != nil {
+	if row.details, err = encodeDetails(details); err != nil {
 		return fmt.Errorf("encode %s: %w", c.action, err)
 	}
 	var count int64

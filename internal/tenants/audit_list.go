@@ -53,7 +53,7 @@ func (f AuditFilter) where(tenant TenantID) (string, []any) {
 	}
 	narrow(f.Action != "", "action = ?", f.Action)
 	narrow(f.Target != "", "target = ?", f.Target)
-	narrow(f.Actor != "", "actor_id = ?", f.Actor)
+	narrow(f.Actor != "", "actor_id = ? AND actor_type <> 'command'", f.Actor)
 	narrow(!f.From.IsZero(), "at >= ?", f.From)
 	narrow(!f.To.IsZero(), "at < ?", f.To)
 	narrow(!f.From.IsZero(), `sequence > coalesce((
@@ -64,7 +64,7 @@ func (f AuditFilter) where(tenant TenantID) (string, []any) {
 }
 
 // AuditEntries lists a tenant's audit log, the oldest first, and whether there are more
-// behind the limit. A row is in it as soon as its transaction is committed, and none with
+// behind the limit. It is for the tenant: the names of operators are not in it. A row is in it as soon as its transaction is committed, and none with
 // a lower number comes after it.
 func (s *Store) AuditEntries(ctx context.Context, tenant TenantID, f AuditFilter) ([]AuditEntry, bool, error) {
 	var list []AuditEntry
@@ -78,7 +78,7 @@ func (s *Store) AuditEntries(ctx context.Context, tenant TenantID, f AuditFilter
 		})
 		return err
 	}, `
-		SELECT sequence, at, actor_type, actor_id, action, target, request_id, ip, details FROM audit_log
+		SELECT sequence, at, actor_type, CASE actor_type WHEN 'command' THEN '' ELSE actor_id END, action, target, request_id, ip, details FROM audit_log
 		WHERE `+where+` ORDER BY sequence LIMIT `+strconv.Itoa(f.Limit+1), args...)
 	if len(list) > f.Limit {
 		return list[:f.Limit], true, err

@@ -114,6 +114,29 @@ func TestAuditFilters(t *testing.T) {
 	}
 }
 
+// A tenant reads that an operator's command did something, and not whose it was: neither
+// in the list nor by asking for a name.
+func TestAuditShowsTenantsNoOperator(t *testing.T) {
+	t.Parallel()
+	s := openService(t)
+	tenant := s.tenant(t, "Acme").ID
+	ada := tenants.Actor{Type: tenants.ActorCommand, ID: "ada"}
+	_, _, err := s.CreateKey(t.Context(), ada, tenant, "backend", tenants.AllScopes(), time.Time{})
+	ok(t, err)
+	entries, _, err := s.AuditEntries(t.Context(), tenant, tenants.AuditFilter{Action: "api_key.create", Limit: 10})
+	ok(t, err)
+	if len(entries) != 1 || entries[0].ActorType != tenants.ActorCommand || entries[0].ActorID != "" {
+		t.Errorf("the tenant reads %+v", entries)
+	}
+	entries, _, err = s.AuditEntries(t.Context(), tenant, tenants.AuditFilter{Actor: "ada", Limit: 10})
+	if ok(t, err); len(entries) != 0 {
+		t.Errorf("asked for a name: %+v", entries)
+	}
+	if who := one[string](t, s, `SELECT actor_id FROM audit_log WHERE action = 'api_key.create'`); who != "ada" {
+		t.Errorf("the log says %q", who)
+	}
+}
+
 // plan returns how Postgres would answer a query.
 func (s *service) plan(t *testing.T, sql string, args []any) string {
 	t.Helper()

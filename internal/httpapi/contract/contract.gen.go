@@ -189,7 +189,7 @@ type AuditEntry struct {
 
 	// Actor Who did it.
 	Actor struct {
-		// ID The key's id, your id of the user, and so on.
+		// ID The key's id, your id of the user, and so on; empty for the service and for the people who run it.
 		ID string `json:"id"`
 
 		// Type `api_key`, `user`, `admin`, `command` or `system`. More may come.

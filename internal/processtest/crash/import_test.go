@@ -34,12 +34,13 @@ func TestImportKilled(t *testing.T) {
 		1203: strings.Repeat("canary", 20000), lines: `{"tenant":"canary"}`,
 	}
 	var file strings.Builder
+	file.WriteString("\uFEFF") // as some editors do
 	for n := 1; n <= lines; n++ {
 		line := fmt.Sprintf(`{"userId":"user-%d","workspaceId":"wksp_%d","accessToken":"canary-access-%[1]d","refreshToken":"canary-refresh-%[1]d"}`, n, n%7)
 		if text, broken := bad[n]; broken {
 			line = text
 		}
-		file.WriteString(line + "\n")
+		file.WriteString(line + "\r\n")
 	}
 	how := processtest.Launch{Args: []string{"import", "--tenant", tenant}, Env: in.With(nil), Stdin: file.String()}
 	first := processtest.Start(t, how)
