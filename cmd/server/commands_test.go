@@ -31,7 +31,16 @@ func TestOperatorCommands(t *testing.T) {
 		t.Fatalf("tenant create prints %q, want the id alone", tenant)
 	}
 	in.Command(t, "a-service-token\n", "tenant", "set", tenant, "--name", "Acme Inc", "--completion", "automatic", "--service-token-stdin")
+	const next = "the-next-secret-from-stdin"
+	in.Command(t, next+"\n", "tenant", "set", tenant, "--next-client-secret-stdin")
 	list := in.Command(t, "", "tenant", "list")
+	if !strings.Contains(list, "acme-client (next secret stored)") || strings.Contains(list, next) {
+		t.Errorf("tenant list does not tell of the next secret, or tells it:\n%s", list)
+	}
+	in.Command(t, "\n", "tenant", "set", tenant, "--next-client-secret-stdin")
+	if list = in.Command(t, "", "tenant", "list"); strings.Contains(list, "next secret") {
+		t.Errorf("tenant list tells of a next secret that was taken away:\n%s", list)
+	}
 	if !strings.Contains(list, tenant) || !strings.Contains(list, "Acme Inc") || !strings.Contains(list, "acme-client") || strings.Contains(list, secret) {
 		t.Errorf("tenant list:\n%s", list)
 	}
@@ -83,7 +92,7 @@ func TestOperatorCommands(t *testing.T) {
 
 	admins(t, in)
 	r.Stop(t, syscall.SIGTERM)
-	for _, told := range []string{secret, key, other, "a-service-token"} {
+	for _, told := range []string{secret, next, key, other, "a-service-token"} {
 		if strings.Contains(r.Stderr.String(), told) {
 			t.Error("the service's log has a secret of the commands")
 		}
@@ -249,6 +258,7 @@ func TestServeRefuses(t *testing.T) {
 		"schema too old":          {map[string]string{"DATABASE_URL": old.AppURL}, []string{"older", "server migrate"}},
 		"another environment":     {map[string]string{"ENVIRONMENT": "development"}, []string{"ENVIRONMENT", `"test"`}},
 		"endless drain delay":     {map[string]string{"DRAIN_DELAY": "2m"}, []string{"DRAIN_DELAY", "1m"}},
+		"next secret of nothing":  {map[string]string{"PRISMA_CLIENT_NEXT_SECRET": "s"}, []string{"PRISMA_CLIENT_NEXT_SECRET"}},
 		"negative drain delay":    {map[string]string{"DRAIN_DELAY": "-1s"}, []string{"DRAIN_DELAY"}},
 		"drain delay of no unit":  {map[string]string{"DRAIN_DELAY": "5"}, []string{"DRAIN_DELAY"}},
 		"lease too short":         {map[string]string{"REFRESH_LEASE": "60s"}, []string{"REFRESH_*", "longer than the lease of 1m0s"}},

@@ -37,11 +37,12 @@ type settings struct {
 	PublicURL          string `env:"PUBLIC_URL"` // origin that browsers reach the service by; required
 	PrismaAPIURL       string `env:"PRISMA_API_URL" envDefault:"https://api.prisma.io"`
 	PrismaAuthURL      string `env:"PRISMA_AUTH_URL" envDefault:"https://auth.prisma.io"`
-	PrismaClientID     string `env:"PRISMA_CLIENT_ID"`     // the shared client of tenants made with --shared-client
-	PrismaClientSecret string `env:"PRISMA_CLIENT_SECRET"` // its secret; "" for a public client
-	CookieKeys         string `env:"COOKIE_KEYS"`          // required; `secrets generate` prints them
-	TokenKeyset        string `env:"TOKEN_KEYSET"`         // required; `secrets generate` prints it
-	SpoolDir           string `env:"SPOOL_DIR"`            // keeps token pairs that the database can't take; "": none
+	PrismaClientID     string `env:"PRISMA_CLIENT_ID"`          // the shared client of tenants made with --shared-client
+	PrismaClientSecret string `env:"PRISMA_CLIENT_SECRET"`      // its secret; "" for a public client
+	PrismaNextSecret   string `env:"PRISMA_CLIENT_NEXT_SECRET"` // the one that is about to replace it at Prisma
+	CookieKeys         string `env:"COOKIE_KEYS"`               // required; `secrets generate` prints them
+	TokenKeyset        string `env:"TOKEN_KEYSET"`              // required; `secrets generate` prints it
+	SpoolDir           string `env:"SPOOL_DIR"`                 // keeps token pairs that the database can't take; "": none
 	LogLevel           string `env:"LOG_LEVEL" envDefault:"info"`
 	Operator           string `env:"OPERATOR"`                    // whose commands these are, in the audit log; default: who the system says
 	TrustedHops        int    `env:"TRUSTED_HOPS" envDefault:"0"` // proxies that add to X-Forwarded-For
@@ -105,7 +106,7 @@ func settingNames() (plain, secret []string) {
 	}
 	secret = []string{
 		"DATABASE_URL", "MIGRATE_DATABASE_URL", "DATABASE_DIRECT_URL",
-		"PRISMA_CLIENT_SECRET", "COOKIE_KEYS", "TOKEN_KEYSET",
+		"PRISMA_CLIENT_SECRET", "PRISMA_CLIENT_NEXT_SECRET", "COOKIE_KEYS", "TOKEN_KEYSET",
 	}
 	return append(plain, refreshNames()...), secret
 }
@@ -189,6 +190,9 @@ func (s settings) checkServe() error {
 	if err := s.Refresh.check(); err != nil {
 		return err
 	}
+	if s.PrismaNextSecret != "" && s.PrismaClientSecret == "" {
+		return errors.New("PRISMA_CLIENT_NEXT_SECRET is set, and there is no PRISMA_CLIENT_SECRET that it could replace")
+	}
 	if s.LedgerRetention != 0 && s.LedgerRetention < leastLedgerRetention {
 		return errors.New("LEDGER_RETENTION must be 2160h or more: so long lives a refresh token")
 	}
@@ -245,5 +249,9 @@ func (s settings) sharedClient() *tenants.OAuthClient {
 	if s.PrismaClientID == "" {
 		return nil
 	}
-	return &tenants.OAuthClient{ID: s.PrismaClientID, Secret: s.PrismaClientSecret}
+	client := &tenants.OAuthClient{ID: s.PrismaClientID, Secret: s.PrismaClientSecret}
+	if s.PrismaNextSecret != s.PrismaClientSecret { // equal at the end of a rotation
+		client.NextSecret = s.PrismaNextSecret
+	}
+	return client
 }

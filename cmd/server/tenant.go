@@ -104,6 +104,9 @@ func (*tenantListCommand) Run(ctx context.Context, c *console) error {
 			if t.SharedClient {
 				client = "(shared)"
 			}
+			if t.NextSecret {
+				client += " (next secret stored)"
+			}
 			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", t.ID, t.Name, status, client, t.Limits.Requests, t.CreatedAt.UTC().Format(time.DateOnly))
 		}
 		return table.Flush()
@@ -116,6 +119,7 @@ type tenantSetCommand struct {
 	ReturnURL         []string `name:"return-url" help:"The registered return URLs, replacing all; may be given several times."`
 	ClientID          *string  `help:"Another OAuth client."`
 	ClientSecretStdin bool     `help:"Read the client's secret from standard input, its first line."`
+	NextSecretStdin   bool     `name:"next-client-secret-stdin" help:"Read the secret that is about to replace the client's from standard input, the next line; an empty one removes it. It becomes the client's secret when Prisma takes it and not the present one."`
 	ServiceTokenStdin bool     `help:"Read the service token of the tenant's own workspace from standard input, the next line; an empty one removes it."`
 	Completion        *string  `enum:"code,automatic" help:"How a connect session ends."`
 	RestartURL        *string  `help:"Where expired and failed pages lead; an empty one removes it."`
@@ -149,12 +153,18 @@ func (cmd *tenantSetCommand) Run(ctx context.Context, c *console) error {
 			return err
 		}
 	}
-	if cmd.ServiceTokenStdin {
-		token, err := c.readLine()
+	for _, secret := range []struct {
+		asked bool
+		to    **string
+	}{{cmd.NextSecretStdin, &change.NextSecret}, {cmd.ServiceTokenStdin, &change.ServiceToken}} {
+		if !secret.asked {
+			continue
+		}
+		line, err := c.readLine()
 		if err != nil {
 			return err
 		}
-		change.ServiceToken = &token
+		*secret.to = &line
 	}
 	return withStore(ctx, c, func(store *tenants.Store) error {
 		if _, err := store.UpdateTenant(ctx, c.by, id, change); err != nil {

@@ -19,6 +19,12 @@ import (
 const (
 	// nameTimeout bounds the question for a workspace's name.
 	nameTimeout = 5 * time.Second
+	// adoptTimeout bounds the note that a client's next secret is in use.
+	adoptTimeout = 10 * time.Second
+	// againWithin is how soon a client's secret must be refused for the code to be presented
+	// with another one: with a whole exchange and a whole save after it, a completion must
+	// not take longer than it counts as alive (tenants' three minutes).
+	againWithin = 20 * time.Second
 	// The pause between attempts to save a grant doubles from one to the other.
 	savePauseFrom = 50 * time.Millisecond
 	savePauseTo   = 2 * time.Second
@@ -119,8 +125,7 @@ func (f *Flow) exchangeNow(ctx context.Context, by tenants.Actor, claim tenants.
 		return tenants.Connection{}, f.fail(ctx, by, x, "client_changed")
 	}
 	begun := f.cfg.Now()
-	grant, err := f.cfg.OAuth.ExchangeCode(ctx, prisma.OAuthClient{ID: client.ID, Secret: client.Secret},
-		claim.RedirectURI, claim.Code, claim.Verifier)
+	grant, err := f.redeem(ctx, claim, prisma.OAuthClient(client), log)
 	if err != nil {
 		log.WarnContext(ctx, "code not exchanged", errAttr(err))
 		return tenants.Connection{}, f.fail(ctx, by, x, failureOf(err))
@@ -143,6 +148,46 @@ func (f *Flow) exchangeNow(ctx context.Context, by tenants.Actor, claim tenants.
 	log.InfoContext(ctx, "connected", slog.String("connection", connection.ID.String()),
 		slog.Duration("took", f.cfg.Now().Sub(begun)))
 	return connection, nil
+}
+
+// redeem makes the session's one token request. Only if Prisma does not take the client's
+// secret, and there is another one, is the code presented again: it was not looked at, and if
+// it was after all, nothing is lost that would not be lost without (docs/decisions/0011).
+// Not after againWithin, since completions end after a time.
+func (f *Flow) redeem(ctx context.Context, claim tenants.Completing, client prisma.OAuthClient, log *slog.Logger,
+) (prisma.Grant, error) {
+	present := func(as prisma.OAuthClient) (prisma.Grant, error) {
+		return f.cfg.OAuth.ExchangeCode(ctx, prisma.OAuthClient{ID: as.ID, Secret: as.Secret},
+			claim.RedirectURI, claim.Code, claim.Verifier)
+	}
+	begun := f.cfg.Now()
+	grant, err := present(client)
+	if !prisma.SecretRefused(err) || f.cfg.Now().Sub(begun) > againWithin {
+		return grant, err
+	}
+	stored, unread := f.cfg.Store.OAuthClientOf(ctx, claim.Session.Tenant) // it may have been replaced meanwhile
+	other, ok := prisma.OAuthClient(stored).Besides(client.Secret)
+	if unread != nil || !ok || other.ID != client.ID {
+		return grant, err
+	}
+	log.WarnContext(ctx, "Prisma does not take the client's secret; there is another one, which is tried")
+	if grant, err = present(other); err != nil || other.Secret == stored.Secret {
+		return grant, err
+	}
+	f.adopted(ctx, claim.Session.Tenant, tenants.OAuthClient(other), log)
+	return grant, nil
+}
+
+// adopted makes a secret that has worked the client's current one, behind the completion:
+// the grant in its hands is to be saved first. If that fails the next request finds out.
+func (f *Flow) adopted(ctx context.Context, tenant tenants.TenantID, client tenants.OAuthClient, log *slog.Logger) {
+	f.running.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
+		defer cancel()
+		if _, err := f.cfg.Store.AdoptClientSecret(ctx, tenants.System(), tenant, client); err != nil {
+			log.WarnContext(ctx, "the client's next secret is in use and could not be made its current one", errAttr(err))
+		}
+	})
 }
 
 func failureOf(err error) string {

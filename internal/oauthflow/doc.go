@@ -22,5 +22,6 @@
 //     and PKCE can't show that: an attacker can send a victim a link of the
 //     attacker's session.
 //   - The code is taken out of the row before the request, so that it can't be
-//     sent twice, whatever crashes.
+//     sent twice, whatever crashes. The process that has it sends it again in one case:
+//     Prisma did not take the client's secret, and there is another one.
 package oauthflow

@@ -19,6 +19,7 @@ import (
 type Store interface {
 	Tenant(ctx context.Context, id tenants.TenantID) (tenants.Tenant, error)
 	OAuthClientOf(ctx context.Context, id tenants.TenantID) (tenants.OAuthClient, error)
+	AdoptClientSecret(ctx context.Context, by tenants.Actor, id tenants.TenantID, client tenants.OAuthClient) (bool, error)
 	Connection(ctx context.Context, tenant tenants.TenantID, id tenants.ConnectionID) (tenants.Connection, error)
 	CreateSession(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, in tenants.NewSession) (tenants.Session, string, error)
 	Session(ctx context.Context, tenant tenants.TenantID, id tenants.SessionID) (tenants.Session, error)

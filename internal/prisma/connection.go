@@ -13,6 +13,19 @@ type OAuthClient struct {
 
 	// Secret is the client_secret, sent in the form body; "" for a public client.
 	Secret string
+
+	// NextSecret is the one that is about to replace Secret; "": none. It is sent when
+	// the server does not take Secret any more, and not before.
+	NextSecret string
+}
+
+// Besides returns the client with the secret to send once refused was not taken, and
+// whether that is another one: the current one if it was replaced since, else the next.
+func (c OAuthClient) Besides(refused string) (OAuthClient, bool) {
+	if c.Secret == refused {
+		c.Secret = c.NextSecret
+	}
+	return OAuthClient{ID: c.ID, Secret: c.Secret}, refused != "" && c.Secret != "" && c.Secret != refused
 }
 
 // String is the client's id.
@@ -42,6 +55,11 @@ type Connection struct {
 	// Client returns the OAuth client that the grant was given to. It is called
 	// before a refresh is claimed, so it may read a database.
 	Client func(ctx context.Context) (OAuthClient, error)
+
+	// AdoptSecret, if not nil, is told of a refresh that succeeded with the client's
+	// NextSecret, which is now its Secret. It may be told several times, and should see to
+	// it that Client returns that secret first from then on.
+	AdoptSecret func(ctx context.Context, client OAuthClient) error
 }
 
 // String names the connection.

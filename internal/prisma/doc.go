@@ -69,6 +69,7 @@
 //	    │  due: the intent is durable
 //	    ├─ more than 5 s since the claim? ────> Settle(NotSent)
 //	    ├─ exchange: one request, 60 s to answer once it is written
+//	    │    ├─ our client's secret refused, and there is another ─> Settle, Claim, once more
 //	    │    ├─ not sent, or our client refused ─> Settle, back off, nobody blamed
 //	    │    ├─ invalid_grant ─> Settle, read again: replaced meanwhile, or reconnect
 //	    │    └─ no usable answer ─> Settle(Unknown): resent late, see below

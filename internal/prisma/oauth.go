@@ -233,7 +233,7 @@ func Challenge(verifier string) string {
 }
 
 // ExchangeCode exchanges an authorization code for the first token pair, with exactly
-// one HTTP request. The code is spent by it, whatever comes back.
+// one HTTP request. The code is spent by it, whatever comes back, unless SecretRefused.
 //
 // ctx is only looked at before anything is sent: once begun, the request runs to its
 // own deadlines (ExchangeTimeouts), because hanging up would lose the grant.

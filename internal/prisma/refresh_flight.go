@@ -42,8 +42,10 @@ func (r *Refresher) fly(ctx context.Context, conn Connection, o order) (tokens T
 	begun := r.now()
 	again := false
 	for polls := 0; ; {
-		tokens, held, err := r.attempt(ctx, conn, lease, o)
+		tokens, held, err := r.attempt(ctx, conn, lease, &o)
 		switch {
+		case errors.Is(err, errOtherSecret):
+			continue
 		case err == nil && !held && isHalf(o.stale, tokens):
 			if again {
 				pause := r.backoffs.failed(conn.Key, r.now(), 0, r.jitter(conn.Key, 0), errHalfAnswers)
@@ -78,7 +80,7 @@ func (r *Refresher) fly(ctx context.Context, conn Connection, o order) (tokens T
 // attempt waits for its turn, tries to take the lease and, if that is ours, makes the
 // one exchange it is for. held says that another process has it.
 func (r *Refresher) attempt(
-	ctx context.Context, conn Connection, lease RefreshLease, o order,
+	ctx context.Context, conn Connection, lease RefreshLease, o *order,
 ) (tokens Tokens, held bool, err error) {
 	tripped := r.breaker.tripped()
 	if pause := r.breaker.refuses(r.slots.isWanted(conn.Key)); pause > 0 {
@@ -105,6 +107,7 @@ func (r *Refresher) attempt(
 	if pause := r.clients.remaining(client.ID, r.now()); pause > 0 {
 		return Tokens{}, false, errUnavailable(pause, r.clients.reason(client.ID))
 	}
+	as := senderOf(client, o.refused)
 	leave, pause := r.breaker.enter(r.slots.isWanted(conn.Key))
 	if leave == nil {
 		return Tokens{}, false, errUnavailable(pause, nil)
@@ -119,7 +122,11 @@ func (r *Refresher) attempt(
 	case !claim.Due:
 		return claim.Current, false, nil
 	}
-	tokens, err = r.exchange(ctx, conn, lease, claim, client, leave)
+	tokens, err = r.exchange(ctx, conn, lease, claim, as, leave)
+	if errors.Is(err, errOtherSecret) {
+		o.refused = as.Secret
+		return Tokens{}, false, err
+	}
 	if o.forced {
 		r.backoffs.force(conn.Key, r.now())
 	}
@@ -248,17 +255,22 @@ func (r *Refresher) take(ctx context.Context, lease RefreshLease, stale Tokens) 
 // exchange sends the refresh token and stores what comes back. From here on nothing
 // may fail between the answer and the save.
 func (r *Refresher) exchange(
-	ctx context.Context, conn Connection, lease RefreshLease, claim Claim, client OAuthClient, leave *pass,
+	ctx context.Context, conn Connection, lease RefreshLease, claim Claim, as sender, leave *pass,
 ) (Tokens, error) {
 	grant, err := leave.send(ctx, func() (_ Grant, err error) {
 		defer r.recoverPanic(ctx, conn, &err) // an outcome like any other unknown one, to be settled
-		return r.exchanger.Refresh(ctx, client, claim.Current.Refresh)
+		return r.exchanger.Refresh(ctx, as.OAuthClient, claim.Current.Refresh)
 	})
 	if err != nil {
-		r.heed(ctx, client, err)
+		if r.hasOther(ctx, conn, as, err) {
+			claim.Again = true
+			_ = r.settle(ctx, conn, lease, claim, Misconfigured) // logged there
+			return Tokens{}, errOtherSecret
+		}
+		r.heed(ctx, as.OAuthClient, err)
 		return r.settleFailure(ctx, conn, lease, claim, err)
 	}
-	r.clients.clear(client.ID)
+	r.clients.clear(as.ID)
 	fresh := grant.Tokens(claim.Taken)
 	if grant.Access == "" {
 		r.logger.WarnContext(ctx, "an answer to a token request breaks off after its refresh token",
@@ -284,6 +296,7 @@ func (r *Refresher) exchange(
 	}
 	r.backoffs.clear(conn.Key)
 	r.stuck.clear(conn.Key)
+	r.adopt(ctx, conn, as)
 	if odd {
 		r.logger.ErrorContext(ctx, "a refreshed access token names another workspace", slog.String("connection", conn.Key))
 	}

@@ -253,6 +253,8 @@ func (r *Refresher) mayStart(key string) bool {
 type order struct {
 	stale  Tokens // the pair to replace
 	forced bool   // because the API refused it, and not because of its age
+
+	refused string // the client secret that was not taken on the way; "": none
 }
 
 // start begins the connection's refresh, or joins the one that runs.

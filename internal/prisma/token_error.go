@@ -49,5 +49,15 @@ func (e *TokenError) Error() string {
 	return text
 }
 
+// SecretRefused reports whether a token request failed because the server did not take the
+// client's secret. It has not looked at the code or refresh token then, which may be
+// presented with another secret.
+//
+// Source: RFC 6749 section 5.2, invalid_client.
+func SecretRefused(err error) bool {
+	e, ok := errors.AsType[*TokenError](err)
+	return ok && e.Class == Misconfigured && e.Code == "invalid_client"
+}
+
 // Unwrap returns the cause: a network error, or why the answer could not be used.
 func (e *TokenError) Unwrap() error { return e.cause }

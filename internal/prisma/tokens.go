@@ -200,6 +200,11 @@ type Claim struct {
 	// SendWithin, if not 0, is how long after the claim the request may still be begun,
 	// where the storage allows less than the send guard does.
 	SendWithin time.Duration
+
+	// Again is for Settle, of an exchange that will be made once more at once, with another
+	// client secret: a storage that keeps exchanges apart after a failure lets that one
+	// through, and holds nothing against the connection.
+	Again bool
 }
 
 // Outcome says how an exchange that gave no pair ended.

@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -151,10 +152,18 @@ func (s *Simulator) authenticateClient(r *http.Request, form url.Values) (client
 	if !found || known.Public != (secret == "") {
 		return client{}, refused
 	}
-	if !known.Public && subtle.ConstantTimeCompare([]byte(hashSecret(secret)), []byte(known.SecretHash)) != 1 {
+	if !known.Public && !known.takes(secret) {
 		return client{}, refused
 	}
 	return known, nil
+}
+
+// takes reports whether secret is one of the client's.
+func (c client) takes(secret string) bool {
+	hash := []byte(hashSecret(secret))
+	return slices.ContainsFunc(append([]string{c.SecretHash}, c.OtherSecretHashes...), func(known string) bool {
+		return subtle.ConstantTimeCompare(hash, []byte(known)) == 1
+	})
 }
 
 // exchangeCode turns a code into a new grant and its first tokens. The right

@@ -10,6 +10,7 @@ type client struct {
 	ID                  string    `json:"id"`
 	Name                string    `json:"name"`
 	SecretHash          string    `json:"secretHash,omitempty"`
+	OtherSecretHashes   []string  `json:"otherSecretHashes,omitempty"`
 	RedirectURIs        []string  `json:"redirectUris"`
 	Public              bool      `json:"public,omitempty"`
 	AnyLoopbackRedirect bool      `json:"anyLoopbackRedirect,omitempty"`

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -24,6 +25,9 @@ type Client struct {
 	Name string `json:"name"` // shown on the consent page; default: the id
 	// Secret of a confidential client; a public one has none.
 	Secret string `json:"secret,omitempty"`
+	// OtherSecrets are taken as well: seeding the client again with other ones rotates its
+	// secret, with or without a time in which two are good.
+	OtherSecrets []string `json:"otherSecrets,omitempty"`
 	// RedirectURIs are matched exactly, but for the port of a loopback host.
 	RedirectURIs []string `json:"redirectUris"`
 	Public       bool     `json:"public,omitempty"`
@@ -99,6 +103,9 @@ func (c Client) validate() error {
 	if c.Public != (c.Secret == "") {
 		return fmt.Errorf("client %q must be either public or have a secret", c.ID)
 	}
+	if c.Public && len(c.OtherSecrets) > 0 || slices.Contains(c.OtherSecrets, "") {
+		return fmt.Errorf("client %q: a public client has no other secrets, and none is empty", c.ID)
+	}
 	if c.AnyLoopbackRedirect && !c.Public {
 		return fmt.Errorf("client %q: only a public client may have anyLoopbackRedirect", c.ID)
 	}
@@ -156,6 +163,9 @@ func (s *Simulator) seedClient(st *state, c Client) {
 	}
 	if c.Secret != "" {
 		row.SecretHash = hashSecret(c.Secret)
+	}
+	for _, secret := range c.OtherSecrets {
+		row.OtherSecretHashes = append(row.OtherSecretHashes, hashSecret(secret))
 	}
 	if old, ok := st.clients.get(c.ID); ok {
 		row.CreatedAt = old.CreatedAt

@@ -1,6 +1,9 @@
 package tenants
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // DiagnosisCode names what is to be said of a connection, for programs. The codes are
 // part of the public API.
@@ -201,10 +204,7 @@ func (c Connection) due() bool {
 // clientReplaced reports whether the grant was given to another OAuth client than the
 // tenant has now, so that nothing may renew it.
 func (s *Store) clientReplaced(c Connection) bool {
-	current := c.Signs.Client
-	if current == "" && s.shared != nil {
-		current = s.shared.ID
-	}
+	current := cmp.Or(c.Signs.Client, s.shared.id())
 	return current != "" && current != c.ClientID
 }
 

@@ -192,10 +192,7 @@ func (b *importBatch) read(ctx context.Context) ([][]string, error) {
 
 func (b *importBatch) readClients(ctx context.Context, owners []string) error {
 	b.clients = map[TenantID]string{}
-	shared := ""
-	if b.store.shared != nil {
-		shared = b.store.shared.ID
-	}
+	shared := b.store.shared.id()
 	var id TenantID
 	var client string
 	return b.each(ctx, []any{&id, &client}, func() { b.clients[id] = client }, `

@@ -65,6 +65,7 @@ const (
 	auditKeyRotated         = "api_key.rotate"
 	auditTenantCreated      = "tenant.create"
 	auditTenantUpdated      = "tenant.update"
+	auditClientAdopted      = "tenant.adopt_secret"
 )
 
 // change is one state change: what the tenant's machines are told and what the

@@ -252,6 +252,11 @@ func (s *service) everyRefresh(t *testing.T, f furnished) {
 	do(storage.Claim(ctx, claim.Current)) // suspect
 	s.db.Advance(t, time.Hour)
 	do(storage.Claim(ctx, claim.Current)) // once more
+	secret := "next"
+	do(s.UpdateTenant(ctx, tenants.System(), f.tenant, tenants.TenantChange{NextSecret: &secret}))
+	if adopted, err := s.AdoptClientSecret(ctx, tenants.System(), f.tenant, tenants.OAuthClient{ID: clientID, Secret: secret}); err != nil || !adopted {
+		t.Errorf("AdoptClientSecret() = %t, %v", adopted, err)
+	}
 	// One whose client was replaced.
 	c := s.connect(t, f.tenant, "replaced", s.pair(t, "replaced", "wksp_1"))
 	connection := s.PrismaConnection(f.tenant, c.ID)

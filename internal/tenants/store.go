@@ -85,7 +85,7 @@ type Store struct {
 	tokenPool  *pgxpool.Pool
 	beatPool   *pgxpool.Pool
 	keyset     *sealing.Keyset
-	shared     *OAuthClient
+	shared     sharedClient
 	leaseFor   time.Duration
 	latePauses prisma.LatePauses
 	replica    uuid.UUID
@@ -101,7 +101,7 @@ type Store struct {
 func NewStore(cfg Config) (*Store, error) {
 	s := &Store{
 		pool: cfg.Pool, tokenPool: cfg.TokenPool, beatPool: cfg.BeatPool, keyset: cfg.Keyset,
-		shared: cfg.SharedClient, leaseFor: cfg.LeaseFor, replica: cfg.Replica, leeway: cfg.Leeway,
+		shared: sharedClient{client: cfg.SharedClient}, leaseFor: cfg.LeaseFor, replica: cfg.Replica, leeway: cfg.Leeway,
 		latePauses: cfg.Late.WithDefaults(),
 	}
 	if s.replica == uuid.Nil {

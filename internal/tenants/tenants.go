@@ -38,6 +38,7 @@ type Tenant struct {
 	Completion    Completion
 	SharedClient  bool   // uses the installation's OAuth client
 	OAuthClientID string // "" with SharedClient
+	NextSecret    bool   // the client's next secret is stored, and was not needed so far
 	RestartURL    string // where expired and failed pages lead; "": none
 	ReturnURLs    []string
 	Limits        Limits // with the defaults where nothing was set
@@ -46,8 +47,9 @@ type Tenant struct {
 
 // OAuthClient is a registration at Prisma.
 type OAuthClient struct {
-	ID     string
-	Secret string // "": a public client
+	ID         string
+	Secret     string // "": a public client
+	NextSecret string // is about to replace Secret at Prisma; "": none
 }
 
 // TenantInput is what an operator says of a tenant.
@@ -63,7 +65,7 @@ type TenantInput struct {
 }
 
 // CreateTenant stores a new tenant. Client and SharedClient exclude each other
-// and one is needed. A refused value is a fault.InvalidValue that names its field.
+// and one is needed; a client's next secret is UpdateTenant's to store. A refused value is a fault.InvalidValue that names its field.
 func (s *Store) CreateTenant(ctx context.Context, by Actor, in TenantInput) (Tenant, error) {
 	if in.Completion == "" {
 		in.Completion = CompletionCode
@@ -72,7 +74,7 @@ func (s *Store) CreateTenant(ctx context.Context, by Actor, in TenantInput) (Ten
 		return Tenant{}, err
 	}
 	id := TenantID{newID()}
-	secret, err := s.sealTenant(id, "client_secret", in.Client.Secret)
+	secret, err := s.sealTenant(id, clientSecretColumn, in.Client.Secret)
 	if err != nil {
 		return Tenant{}, err
 	}
@@ -111,7 +113,8 @@ type TenantChange struct {
 	Name         *string
 	Paused       *bool
 	Completion   *Completion
-	Client       *OAuthClient // replaces the client; SharedClient false
+	Client       *OAuthClient // replaces the client and its secrets; SharedClient false
+	NextSecret   *string      // the client's next secret (AdoptClientSecret); "" removes it
 	ServiceToken *string      // "" removes it
 	RestartURL   *string      // "" removes it
 	ReturnURLs   []string     // nil: unchanged
@@ -120,10 +123,10 @@ type TenantChange struct {
 
 // UpdateTenant changes a tenant; fault.NotFound when there is none.
 func (s *Store) UpdateTenant(ctx context.Context, by Actor, id TenantID, c TenantChange) (Tenant, error) {
-	var secret, service []byte
+	var secret, service, next []byte
 	var err error
 	if c.Client != nil {
-		if secret, err = s.sealTenant(id, "client_secret", c.Client.Secret); err != nil {
+		if secret, err = s.sealTenant(id, clientSecretColumn, c.Client.Secret); err != nil {
 			return Tenant{}, err
 		}
 	}
@@ -141,15 +144,23 @@ func (s *Store) UpdateTenant(ctx context.Context, by Actor, id TenantID, c Tenan
 		if err := c.apply(&tenant); err != nil {
 			return err
 		}
+		if c.NextSecret != nil {
+			if next, err = s.sealNextSecret(ctx, tx, id, c); err != nil {
+				return err
+			}
+			tenant.NextSecret = next != nil
+		}
 		_, err := tx.Exec(ctx, `
 			UPDATE tenants SET name = $2, completion = $3, shared_client = $4, oauth_client_id = NULLIF($5, ''),
 				client_secret_sealed = CASE WHEN $6 THEN $7 ELSE client_secret_sealed END,
 				service_token_sealed = CASE WHEN $8 THEN $9 ELSE service_token_sealed END,
+				client_next_secret_sealed = CASE WHEN $12 THEN $13 WHEN NOT $6 THEN client_next_secret_sealed END,
 				restart_url = NULLIF($10, ''), status = CASE WHEN $11 THEN 'paused' ELSE 'active' END,
 				updated_at = app.now()
 			WHERE id = $1`,
 			id, tenant.Name, tenant.Completion, tenant.SharedClient, tenant.OAuthClientID,
-			c.Client != nil, secret, c.ServiceToken != nil, service, tenant.RestartURL, tenant.Paused)
+			c.Client != nil, secret, c.ServiceToken != nil, service, tenant.RestartURL, tenant.Paused,
+			c.NextSecret != nil, next)
 		if err != nil {
 			return fmt.Errorf("update tenant: %w", err)
 		}
@@ -176,7 +187,7 @@ func (c TenantChange) apply(t *Tenant) error {
 		t.Completion = *c.Completion
 	}
 	if c.Client != nil {
-		t.OAuthClientID, t.SharedClient = c.Client.ID, false
+		t.OAuthClientID, t.SharedClient, t.NextSecret = c.Client.ID, false, false
 	}
 	if c.RestartURL != nil {
 		t.RestartURL = *c.RestartURL
@@ -218,7 +229,7 @@ func (s *Store) Tenants(ctx context.Context) ([]Tenant, error) {
 const (
 	tenantColumns = `
 		t.id, t.name, t.status = 'paused', t.completion, t.shared_client, coalesce(t.oauth_client_id, ''),
-		coalesce(t.restart_url, ''), t.created_at, ` + limitColumns + `,
+		t.client_next_secret_sealed IS NOT NULL, coalesce(t.restart_url, ''), t.created_at, ` + limitColumns + `,
 		ARRAY(SELECT u.url FROM tenant_return_urls u WHERE u.tenant_id = t.id ORDER BY u.url)`
 	selectTenant = `SELECT ` + tenantColumns + ` FROM tenants t`
 )
@@ -227,7 +238,7 @@ const (
 func (t *Tenant) columns() []any {
 	return []any{
 		&t.ID, &t.Name, &t.Paused, &t.Completion, &t.SharedClient, &t.OAuthClientID,
-		&t.RestartURL, &t.CreatedAt,
+		&t.NextSecret, &t.RestartURL, &t.CreatedAt,
 		&t.Limits.Requests, &t.Limits.Burst, &t.Limits.Sessions, &t.Limits.Creates, &t.Limits.AtOnce,
 		&t.ReturnURLs,
 	}
@@ -249,36 +260,6 @@ func tenantRow(ctx context.Context, tx pgx.Tx, id TenantID, lock string) (Tenant
 		return Tenant{}, fault.New(fault.NotFound, "There is no such tenant.", err)
 	}
 	return t, err
-}
-
-// OAuthClientOf returns the tenant's client at Prisma with its secret, or the
-// installation's shared one.
-func (s *Store) OAuthClientOf(ctx context.Context, id TenantID) (OAuthClient, error) {
-	var shared bool
-	var client OAuthClient
-	var sealed []byte
-	err := s.inTenant(ctx, id, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `
-			SELECT shared_client, coalesce(oauth_client_id, ''), client_secret_sealed FROM tenants WHERE id = $1`, id).
-			Scan(&shared, &client.ID, &sealed)
-	})
-	if err != nil {
-		return OAuthClient{}, fmt.Errorf("read OAuth client: %w", err)
-	}
-	if shared {
-		if s.shared == nil {
-			return OAuthClient{}, errors.New("the tenant uses the shared OAuth client, and PRISMA_CLIENT_ID is not set")
-		}
-		return *s.shared, nil
-	}
-	if sealed != nil {
-		secret, err := s.keyset.Open(sealed, tenantPlace(id, "client_secret"))
-		if err != nil {
-			return OAuthClient{}, err
-		}
-		client.Secret = string(secret)
-	}
-	return client, nil
 }
 
 // ServiceToken returns the token of the tenant's own workspace, "" when it has

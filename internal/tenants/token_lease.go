@@ -270,21 +270,25 @@ func (t *TokenStorage) Settle(ctx context.Context, claim prisma.Claim, outcome p
 // token had forced it is a minute, or a 401 would be a loop. A late retry gets its chance
 // again, and the intent before it stays open. A release that is repeated finds no
 // lease and changes nothing: it could not tell any more that there was an intent
-// before. The row keeps since when it has been going wrong, for the diagnosis, and no owner:
+// before. One that is to be made again at once leaves no trace but that. The row keeps since when it has been going wrong, for the diagnosis, and no owner:
 // with a leeway the intent's time would be taken for that of the first presentation.
 func (t *TokenStorage) release(ctx context.Context, tx pgx.Tx, claim prisma.Claim, outcome prisma.Outcome) error {
 	backOff := time.Second + rand.N(4*time.Second) //nolint:gosec // jitter, not a secret
-	if claim.Forced {
+	switch {
+	case claim.Again:
+		backOff = 0
+	case claim.Forced:
 		backOff = forcedPause
 	}
 	_, err := tx.Exec(ctx, `
 		UPDATE connections SET lease_id = NULL, lease_until = NULL,
 			lease_owner = NULL, intent_generation = CASE WHEN $7 THEN intent_generation END, intent_at = CASE WHEN $7 THEN intent_at END,
 			late_retries = greatest(late_retries - CASE WHEN $7 THEN 1 ELSE 0 END, 0), refresh_not_before = app.now() + $5,
-			failing_since = CASE WHEN failing_generation = generation THEN failing_since ELSE app.now() END,
-			failing_generation = generation, failing_outcome = $6
+			failing_since = CASE WHEN $8 OR failing_generation = generation THEN failing_since ELSE app.now() END,
+			failing_generation = CASE WHEN $8 THEN failing_generation ELSE generation END,
+			failing_outcome = CASE WHEN $8 THEN failing_outcome ELSE $6 END
 		WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND intent_at = $4 AND lease_id IS NOT NULL`,
-		t.tenant, t.id, claim.Current.Generation, claim.Taken, backOff, outcome.String(), claim.Late)
+		t.tenant, t.id, claim.Current.Generation, claim.Taken, backOff, outcome.String(), claim.Late, claim.Again)
 	if err != nil {
 		return fmt.Errorf("release refresh lease: %w", err)
 	}

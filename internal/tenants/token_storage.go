@@ -36,7 +36,14 @@ func (s *Store) TokensOf(tenant TenantID, id ConnectionID) *TokenStorage {
 // PrismaConnection is a connection as package prisma refreshes it.
 func (s *Store) PrismaConnection(tenant TenantID, id ConnectionID) prisma.Connection {
 	storage := s.TokensOf(tenant, id)
-	return prisma.Connection{Key: id.String(), Share: tenant.String(), Storage: storage, Client: storage.client}
+	return prisma.Connection{
+		Key: id.String(), Share: tenant.String(), Storage: storage, Client: storage.client, AdoptSecret: storage.adoptSecret,
+	}
+}
+
+func (t *TokenStorage) adoptSecret(ctx context.Context, client prisma.OAuthClient) error {
+	_, err := t.store.AdoptClientSecret(ctx, System(), t.tenant, OAuthClient(client))
+	return err
 }
 
 // client returns the OAuth client that the connection's grant was given to. If

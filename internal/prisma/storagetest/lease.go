@@ -163,6 +163,13 @@ func leaseTests() map[string]func(*bench) {
 			}
 			b.wantClaim("after both", true, false)
 		},
+		"given back to be made again at once": func(b *bench) {
+			claim := b.due("at first")
+			claim.Again = true
+			b.settle(claim, prisma.Misconfigured)
+			b.wantStored("after it", "first")
+			b.wantClaim("right after it", true, false)
+		},
 		"a dead refresh token": func(b *bench) {
 			claim := b.due("at first")
 			for range 2 {
