@@ -80,9 +80,9 @@ func (s *Store) RotateKey(ctx context.Context, by Actor, tenant TenantID, id Key
 		if err := putSuccessor(ctx, tx, tenant, &made, hash, lifetime); err != nil {
 			return err
 		}
-		return s.record(ctx, tx, tenant, by, change{
-			action: auditKeyRotated, target: id.String(), data: map[string]any{"successor": made.Key.ID.String()},
-		})
+		data := made.Key.details() // of the successor; the key itself ends
+		data["successor"], data["ends"] = made.Key.ID.String(), made.OldEnds.UTC()
+		return s.record(ctx, tx, tenant, by, change{action: auditKeyRotated, target: id.String(), data: data})
 	})
 	if err != nil {
 		return Rotation{}, err

@@ -83,7 +83,7 @@ func (s *Store) CreateKey(ctx context.Context, by Actor, tenant TenantID, name s
 		if err != nil {
 			return fmt.Errorf("insert key: %w", err)
 		}
-		return s.record(ctx, tx, tenant, by, change{action: auditKeyCreated, target: key.ID.String()})
+		return s.record(ctx, tx, tenant, by, change{action: auditKeyCreated, target: key.ID.String(), data: key.details()})
 	})
 	return key, secret, err
 }

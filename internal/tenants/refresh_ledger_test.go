@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/connect-prisma/server/internal/audittest"
 	"github.com/connect-prisma/server/internal/postgres"
 	"github.com/connect-prisma/server/internal/prisma"
 	"github.com/connect-prisma/server/internal/tenants"
@@ -64,6 +65,11 @@ func (s *service) proven(t *testing.T) tenants.LedgerSummary {
 	found, summary := s.verify(t, tenants.LedgerCheck{})
 	for _, f := range found {
 		t.Errorf("found at row %d (checkpoint %d): %s", f.Sequence, f.Checkpoint, f.What)
+	}
+	_, wrong, err := audittest.Check(t.Context(), s.admin)
+	ok(t, err)
+	for _, what := range wrong {
+		t.Error(what)
 	}
 	return summary
 }

@@ -121,7 +121,11 @@ func (s *Store) CreateSession(ctx context.Context, by Actor, tenant TenantID, in
 		if session, err = sessionRow(ctx, tx, tenant, id, ""); err != nil {
 			return err
 		}
-		return s.record(ctx, tx, tenant, by, change{action: auditSessionCreated, target: id.String()})
+		data := map[string]any{"userId": in.UserID}
+		if in.ConnectionID != (ConnectionID{}) {
+			data["connectionId"] = in.ConnectionID.String()
+		}
+		return s.record(ctx, tx, tenant, by, change{action: auditSessionCreated, target: id.String(), data: data})
 	})
 	return session, link, err
 }

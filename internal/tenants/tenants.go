@@ -100,7 +100,7 @@ func (s *Store) CreateTenant(ctx context.Context, by Actor, in TenantInput) (Ten
 		if err := setReturnURLs(ctx, tx, id, in.ReturnURLs); err != nil {
 			return err
 		}
-		return s.record(ctx, tx, id, by, change{action: auditTenantCreated, target: id.String()})
+		return s.record(ctx, tx, id, by, change{action: auditTenantCreated, target: id.String(), data: in.details()})
 	})
 	if err != nil {
 		return Tenant{}, err
@@ -170,7 +170,7 @@ func (s *Store) UpdateTenant(ctx context.Context, by Actor, id TenantID, c Tenan
 		if tenant.Limits, err = changeLimits(ctx, tx, id, c.Limits); err != nil {
 			return err
 		}
-		return s.record(ctx, tx, id, by, change{action: auditTenantUpdated, target: id.String()})
+		return s.record(ctx, tx, id, by, change{action: auditTenantUpdated, target: id.String(), data: c.details()})
 	})
 	return tenant, err
 }

@@ -203,7 +203,13 @@ func (t *TokenStorage) SetTokens(ctx context.Context, tokens prisma.Tokens) erro
 		if err != nil {
 			return fmt.Errorf("set tokens: %w", err)
 		}
-		return t.store.storeInLedger(ctx, tx, t.chain(), c.Generation+1, tokens.Refresh)
+		err = t.store.storeInLedger(ctx, tx, t.chain(), c.Generation+1, tokens.Refresh)
+		if err != nil || c.Status != ConnectionNeedsReconnect {
+			return err
+		}
+		return t.store.record(ctx, tx, t.tenant, System(), change{event: EventReconnected, target: t.id.String(), data: map[string]any{
+			"connectionId": t.id.String(), "userId": c.UserID, "workspaceId": c.WorkspaceID, "generation": c.Generation + 1,
+		}})
 	})
 }
 
