@@ -20,16 +20,16 @@ import (
 func (s *Service) DeleteProject(ctx context.Context, by tenants.Actor, tenant tenants.TenantID,
 	connection tenants.ConnectionID, id string,
 ) error {
-	at := scope{tenant, connection}
+	change := tenants.ResourceChange{Tenant: tenant, Connection: connection, ProjectID: id}
 	project, err := s.GetProject(ctx, tenant, connection, id)
 	if err != nil {
-		return s.goneBefore(ctx, by, at, id, err)
+		return s.goneBefore(ctx, by, change, err)
 	}
-	databases, err := databasesIn(ctx, s, at, project.ID)
+	change.ProjectID = project.ID
+	databases, err := databasesIn(ctx, s, scope{tenant, connection}, project.ID)
 	if err != nil {
-		return s.goneBefore(ctx, by, at, id, err)
+		return s.goneBefore(ctx, by, change, err)
 	}
-	change := tenants.ResourceChange{Tenant: tenant, Connection: connection, ProjectID: project.ID}
 	for _, database := range databases {
 		change.DatabaseIDs = append(change.DatabaseIDs, database.ID)
 	}
@@ -49,18 +49,18 @@ func (s *Service) DeleteProject(ctx context.Context, by tenants.Actor, tenant te
 func (s *Service) DeleteDatabase(ctx context.Context, by tenants.Actor, tenant tenants.TenantID,
 	connection tenants.ConnectionID, id string,
 ) error {
+	change := tenants.ResourceChange{Tenant: tenant, Connection: connection, DatabaseID: id}
 	database, err := s.GetDatabase(ctx, tenant, connection, id)
 	if err != nil {
-		return s.goneBefore(ctx, by, scope{tenant, connection}, id, err)
+		return s.goneBefore(ctx, by, change, err)
 	}
 	if database.IsDefault {
 		return fault.New(fault.DefaultDatabase,
 			"This is its project's default database, which can only be deleted with the project.", nil).
 			WithExtra("projectId", database.ProjectID)
 	}
-	return s.remove(ctx, by, databaseRemoval(tenants.ResourceChange{
-		Tenant: tenant, Connection: connection, ProjectID: database.ProjectID, DatabaseID: database.ID,
-	}))
+	change.ProjectID, change.DatabaseID = database.ProjectID, database.ID
+	return s.remove(ctx, by, databaseRemoval(change))
 }
 
 // DeleteCredentials deletes credentials of that database: what uses their connection
@@ -74,15 +74,16 @@ func (s *Service) DeleteCredentials(ctx context.Context, by tenants.Actor, tenan
 	if err := checkCredentials(databaseID, id); err != nil {
 		return err
 	}
-	at := scope{tenant, connection}
-	credentials, err := s.getCredentials(ctx, at, databaseID, id)
-	if err != nil {
-		return s.goneBefore(ctx, by, at, id, err)
-	}
-	return s.remove(ctx, by, credentialsRemoval(tenants.ResourceChange{
+	change := tenants.ResourceChange{
 		Tenant: tenant, Connection: connection,
-		DatabaseID: databasePrefix + bare(databasePrefix, databaseID), CredentialsID: credentials.ID,
-	}))
+		DatabaseID: databasePrefix + bare(databasePrefix, databaseID), CredentialsID: id,
+	}
+	credentials, err := s.getCredentials(ctx, scope{tenant, connection}, databaseID, id)
+	if err != nil {
+		return s.goneBefore(ctx, by, change, err)
+	}
+	change.CredentialsID = credentials.ID
+	return s.remove(ctx, by, credentialsRemoval(change))
 }
 
 func checkCredentials(databaseID, id string) error {
@@ -167,10 +168,10 @@ func (s *Service) remove(ctx context.Context, by tenants.Actor, r removal) error
 	doubtful, err := s.deleteSurely(ctx, by, r)
 	switch {
 	case err == nil:
-		_, err = s.tellGone(ctx, by, r.at(), r.target)
+		_, err = s.tellGone(ctx, by, r.ResourceChange)
 	case gone(err):
 		s.cancel(ctx, begun) // it went before, and may have been told
-		return s.goneBefore(ctx, by, r.at(), r.target, err)
+		return s.goneBefore(ctx, by, r.ResourceChange, err)
 	case !doubtful:
 		s.cancel(ctx, begun)
 	}
@@ -187,9 +188,9 @@ func (s *Service) cancel(ctx context.Context, begun tenants.Deletion) {
 	}
 }
 
-func (s *Service) tellGone(ctx context.Context, by tenants.Actor, at scope, id string) (told bool, err error) {
+func (s *Service) tellGone(ctx context.Context, by tenants.Actor, gone tenants.ResourceChange) (told bool, err error) {
 	err = s.save(context.WithoutCancel(ctx), func(ctx context.Context) (err error) {
-		told, err = s.store.FinishDeletion(ctx, by, at.tenant, at.connection, id)
+		told, err = s.store.FinishDeletion(ctx, by, gone)
 		return err
 	})
 	return told, err
@@ -198,11 +199,11 @@ func (s *Service) tellGone(ctx context.Context, by tenants.Actor, at scope, id s
 // goneBefore is the answer to a deletion of something that Prisma does not have: none of
 // an error if it went by a call of ours that nobody told of yet. An error about something
 // else is returned as it is.
-func (s *Service) goneBefore(ctx context.Context, by tenants.Actor, at scope, id string, cause error) error {
+func (s *Service) goneBefore(ctx context.Context, by tenants.Actor, what tenants.ResourceChange, cause error) error {
 	if !gone(cause) {
 		return cause
 	}
-	told, err := s.tellGone(ctx, by, at, id)
+	told, err := s.tellGone(ctx, by, what)
 	if err != nil || told {
 		return err
 	}

@@ -38,7 +38,7 @@ func (s *Service) lookAtDeletion(ctx context.Context, begun tenants.Deletion, co
 	})
 	switch {
 	case gone(err):
-		told, err := s.tellGone(ctx, tenants.System(), r.at(), r.target)
+		told, err := s.tellGone(ctx, tenants.System(), r.ResourceChange)
 		if told {
 			count.deleted.Add(1)
 			s.logger.InfoContext(ctx, "what was to be deleted is gone, and told", slog.String("id", r.target))

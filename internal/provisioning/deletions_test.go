@@ -16,7 +16,7 @@ import (
 // has been told.
 type dying struct{ *tenants.Store }
 
-func (dying) FinishDeletion(context.Context, tenants.Actor, tenants.TenantID, tenants.ConnectionID, string) (bool, error) {
+func (dying) FinishDeletion(context.Context, tenants.Actor, tenants.ResourceChange) (bool, error) {
 	return false, errDied
 }
 

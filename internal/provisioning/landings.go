@@ -39,7 +39,7 @@ func (s *Service) LookForLandings(ctx context.Context) (Landings, error) {
 			return count.sum(), err
 		}
 		if len(list) == 0 {
-			return count.sum(), s.forgetUses(ctx)
+			return count.sum(), s.forget(ctx)
 		}
 		before := count.looked.Load()
 		atOnce(list, func(at tenants.Landing) { s.lookAt(ctx, at, &count) })
@@ -49,12 +49,17 @@ func (s *Service) LookForLandings(ctx context.Context) (Landings, error) {
 	}
 }
 
-func (s *Service) forgetUses(ctx context.Context) error {
-	for {
-		if n, err := s.store.ForgetUses(ctx); err != nil || n == 0 {
-			return err
+// forget forgets what was kept for looks and no look will ask for any more.
+func (s *Service) forget(ctx context.Context) error {
+	for _, some := range []func(context.Context) (int, error){s.store.ForgetUses, s.store.ForgetDeletions} {
+		for n := 1; n > 0; {
+			var err error
+			if n, err = some(ctx); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
 }
 
 // atOnce looks at each of a list, a few at a time.

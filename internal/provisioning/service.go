@@ -36,8 +36,9 @@ type Store interface {
 
 	BeginDeletion(ctx context.Context, c tenants.ResourceChange) (tenants.Deletion, error)
 	CancelDeletion(ctx context.Context, d tenants.Deletion) error
-	FinishDeletion(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, connection tenants.ConnectionID, id string) (told bool, err error)
+	FinishDeletion(ctx context.Context, by tenants.Actor, gone tenants.ResourceChange) (told bool, err error)
 	DeletionsInDoubt(ctx context.Context) ([]tenants.Deletion, error)
+	ForgetDeletions(ctx context.Context) (int, error)
 
 	BeginCall(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, call tenants.OutgoingCall) (tenants.AuditedCall, error)
 	EndCall(ctx context.Context, by tenants.Actor, call tenants.AuditedCall, result tenants.CallResult) error

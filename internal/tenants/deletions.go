@@ -60,15 +60,15 @@ func (s *Store) CancelDeletion(ctx context.Context, d Deletion) error {
 	})
 }
 
-// FinishDeletion tells that the thing with one of Prisma's ids is gone, if somebody began
-// to delete it through that connection: by events, one for each database that went with a
-// project. It erases the connection strings of it that were kept for replays. Of several
-// deletions of one thing, and of several calls, one tells; false: there is nothing to tell.
-func (s *Store) FinishDeletion(ctx context.Context, by Actor, tenant TenantID, connection ConnectionID, id string) (told bool, err error) {
-	err = s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
+// FinishDeletion tells that what gone names last is gone, if somebody began to delete it
+// through that connection: by events, one for each database that went with a project. It
+// erases the connection strings of it that were kept for replays. Of several deletions of
+// one thing, and of several calls, one tells; false: there is nothing to tell.
+func (s *Store) FinishDeletion(ctx context.Context, by Actor, gone ResourceChange) (told bool, err error) {
+	err = s.inTenant(ctx, gone.Tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			DELETE FROM deletions WHERE tenant_id = $1 AND connection_id = $2 AND resource_id = $3
-			RETURNING `+deletionColumns, tenant, connection, PlainID(id))
+			DELETE FROM deletions WHERE tenant_id = $1 AND connection_id = $2 AND resource_id = $3 AND `+deletionKind+` = $4
+			RETURNING `+deletionColumns, gone.Tenant, gone.Connection, PlainID(gone.target()), gone.kind())
 		if err != nil {
 			return fmt.Errorf("finish deletion: %w", err)
 		}
@@ -79,16 +79,38 @@ func (s *Store) FinishDeletion(ctx context.Context, by Actor, tenant TenantID, c
 		if told = len(begun) > 0; !told {
 			return nil
 		}
-		gone := begun[0].ResourceChange
-		for _, other := range begun[1:] {
-			gone.ProjectID = cmp.Or(gone.ProjectID, other.ProjectID)
-			gone.DatabaseIDs = append(gone.DatabaseIDs, other.DatabaseIDs...)
-		}
-		slices.Sort(gone.DatabaseIDs)
-		gone.DatabaseIDs = slices.Compact(gone.DatabaseIDs)
-		return s.tellGone(ctx, tx, by, gone)
+		told, err = s.tellGone(ctx, tx, by, merge(begun))
+		return err
 	})
 	return told && err == nil, err
+}
+
+// merge is what several deletions of one thing know of it together.
+func merge(begun []Deletion) ResourceChange {
+	all := begun[0].ResourceChange
+	for _, other := range begun[1:] {
+		all.ProjectID = cmp.Or(all.ProjectID, other.ProjectID)
+		all.DatabaseID = cmp.Or(all.DatabaseID, other.DatabaseID)
+		all.DatabaseIDs = append(all.DatabaseIDs, other.DatabaseIDs...)
+	}
+	slices.Sort(all.DatabaseIDs)
+	all.DatabaseIDs = slices.Compact(all.DatabaseIDs)
+	return all
+}
+
+// ForgetDeletions forgets what was told so long ago that no other deletion of it is open
+// any more, of every tenant. It returns how many; 0 means that nothing is left.
+func (s *Store) ForgetDeletions(ctx context.Context) (int, error) {
+	var forgotten int64
+	err := s.inOperator(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			DELETE FROM told_deletions WHERE (tenant_id, kind, resource_id) IN (
+				SELECT tenant_id, kind, resource_id FROM told_deletions WHERE told_at <= app.now() - $1::interval
+				ORDER BY told_at LIMIT $2 FOR UPDATE SKIP LOCKED)`, toldKept, sweepBatch)
+		forgotten = tag.RowsAffected()
+		return err
+	})
+	return int(forgotten), err
 }
 
 // DeletionsInDoubt returns up to 100 deletions of all tenants of which it is time to look
@@ -110,6 +132,13 @@ func (s *Store) DeletionsInDoubt(ctx context.Context) ([]Deletion, error) {
 	})
 	return list, err
 }
+
+// toldKept is how long it is known what was told to be gone. No deletion is open as long as
+// that: who looks whether it is done gives up after KeyLife.
+const toldKept = KeyLife + SweepFor
+
+// deletionKind is ResourceChange.kind in SQL.
+const deletionKind = `CASE WHEN credentials_id IS NOT NULL THEN 'credentials' WHEN database_id IS NOT NULL THEN 'database' ELSE 'project' END`
 
 const deletionColumns = `tenant_id, id, connection_id, coalesce(project_id, ''), coalesce(database_id, ''),
 	coalesce(credentials_id, ''), database_ids, operation_id, app.now() - begun_at`

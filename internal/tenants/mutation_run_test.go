@@ -177,9 +177,10 @@ func (s *service) everyDeletion(t *testing.T, f furnished, gone tenants.Resource
 	do(s.BeginDeletion(ctx, gone))
 	s.db.Advance(t, time.Minute)
 	do(s.DeletionsInDoubt(ctx))
-	if told, err := s.FinishDeletion(ctx, by, f.tenant, f.connection.ID, gone.CredentialsID+gone.DatabaseID+gone.ProjectID); err != nil || !told {
+	if told, err := s.FinishDeletion(ctx, by, gone); err != nil || !told {
 		t.Errorf("a deletion was not told: %v", err)
 	}
+	do(s.ForgetDeletions(ctx))
 }
 
 // everyLook looks for what an operation made whose outcome is unknown: in vain, with

@@ -3,7 +3,7 @@ package tenants
 import (
 	"cmp"
 	"context"
-	"maps"
+	"fmt"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -38,30 +38,70 @@ func (s *Store) DatabaseUpdated(ctx context.Context, by Actor, c ResourceChange)
 	return s.resourceChanged(ctx, by, c, change{event: EventDatabaseUpdated, target: c.DatabaseID})
 }
 
-// tellGone tells that something was deleted, and forgets its connection strings that were
-// kept for replays. What went with a project gets events of its own.
-func (s *Store) tellGone(ctx context.Context, tx pgx.Tx, by Actor, c ResourceChange) error {
-	var changes []change
+// kind is of what changed, as stored.
+func (c ResourceChange) kind() string {
 	switch {
 	case c.CredentialsID != "":
-		changes = []change{{event: EventCredentialsDeleted, target: c.CredentialsID}}
+		return "credentials"
 	case c.DatabaseID != "":
-		changes = []change{{event: EventDatabaseDeleted, target: c.DatabaseID}}
-	default:
+		return "database"
+	}
+	return "project"
+}
+
+// tellGone tells that something was deleted, less what was told before, and forgets its
+// connection strings that were kept for replays. What went with a project gets events of
+// its own. False: all of it was told before.
+func (s *Store) tellGone(ctx context.Context, tx pgx.Tx, by Actor, c ResourceChange) (bool, error) {
+	var news []ResourceChange
+	for _, part := range c.parts() {
+		if err := eraseSecretsOf(ctx, tx, c.Tenant, OperationID{}, part.kind()+"_id", part.target()); err != nil {
+			return false, err
+		}
+		first, err := firstToTell(ctx, tx, part)
+		if err != nil {
+			return false, err
+		}
+		if first {
+			news = append(news, part)
+		}
+	}
+	// Only now, since telling locks the end of the audit log, which nobody may hold who waits
+	// for another that tells.
+	for _, part := range news {
+		event := map[string]string{
+			"credentials": EventCredentialsDeleted, "database": EventDatabaseDeleted, "project": EventProjectDeleted,
+		}[part.kind()]
+		if err := s.tell(ctx, tx, by, part, change{event: event, target: part.target()}); err != nil {
+			return false, err
+		}
+	}
+	return len(news) > 0, nil
+}
+
+// parts are what went, each by itself, the project last.
+func (c ResourceChange) parts() []ResourceChange {
+	var parts []ResourceChange
+	if c.kind() == "project" {
 		for _, id := range c.DatabaseIDs {
-			changes = append(changes, change{event: EventDatabaseDeleted, target: id, data: map[string]any{"databaseId": id}})
-		}
-		changes = append(changes, change{event: EventProjectDeleted, target: c.ProjectID})
-	}
-	for _, told := range changes {
-		column := map[string]string{
-			EventCredentialsDeleted: "credentials_id", EventDatabaseDeleted: "database_id", EventProjectDeleted: "project_id",
-		}[told.event]
-		if err := eraseSecretsOf(ctx, tx, c.Tenant, OperationID{}, column, told.target); err != nil {
-			return err
+			part := c
+			part.DatabaseID = id
+			parts = append(parts, part)
 		}
 	}
-	return s.tell(ctx, tx, by, c, changes...)
+	return append(parts, c)
+}
+
+// firstToTell notes that something is told to be gone, and reports whether it is for the
+// first time. Whoever tells of the same at the same time waits for this transaction.
+func firstToTell(ctx context.Context, tx pgx.Tx, gone ResourceChange) (bool, error) {
+	tag, err := tx.Exec(ctx, `
+		INSERT INTO told_deletions (tenant_id, kind, resource_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+		gone.Tenant, gone.kind(), PlainID(gone.target()))
+	if err != nil {
+		return false, fmt.Errorf("note what is told: %w", err)
+	}
+	return tag.RowsAffected() > 0, nil
 }
 
 // resourceChanged writes a change's event and audit row.
@@ -69,8 +109,8 @@ func (s *Store) resourceChanged(ctx context.Context, by Actor, c ResourceChange,
 	return s.inTenant(ctx, c.Tenant, func(tx pgx.Tx) error { return s.tell(ctx, tx, by, c, told) })
 }
 
-// tell writes the events and audit rows of changes to c, each with all that c names.
-func (s *Store) tell(ctx context.Context, tx pgx.Tx, by Actor, c ResourceChange, changes ...change) error {
+// tell writes a change's event and audit row, with all that c names.
+func (s *Store) tell(ctx context.Context, tx pgx.Tx, by Actor, c ResourceChange, told change) error {
 	data, err := provisioningData(ctx, tx, c.Tenant, c.Connection)
 	if err != nil {
 		return err
@@ -85,18 +125,6 @@ func (s *Store) tell(ctx context.Context, tx pgx.Tx, by Actor, c ResourceChange,
 	if c.Operation != (OperationID{}) {
 		data["operationId"] = c.Operation.String()
 	}
-	for _, told := range changes {
-		told.data = merged(data, told.data)
-		if err := s.record(ctx, tx, c.Tenant, by, told); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// merged returns both maps' entries; those of more win.
-func merged(base, more map[string]any) map[string]any {
-	all := maps.Clone(base)
-	maps.Copy(all, more)
-	return all
+	told.data = data
+	return s.record(ctx, tx, c.Tenant, by, told)
 }

@@ -54,7 +54,7 @@ func TestSecretsOfADeletedDatabaseAreErased(t *testing.T) {
 	t.Parallel()
 	o := openOperations(t)
 	o.finish(t, "k", "con_22")
-	o.delete(t, "db_1", tenants.ResourceChange{DatabaseID: "db_1", ProjectID: "proj_1"})
+	o.delete(t, tenants.ResourceChange{DatabaseID: "db_1", ProjectID: "proj_1"})
 	if n := o.kept(t); n != 0 {
 		t.Errorf("%d secrets outlive their database", n)
 	}
@@ -67,23 +67,23 @@ func TestSecretsOfWhatIsGoneAreErased(t *testing.T) {
 	o := openOperations(t)
 	o.finish(t, "k1", "con_1")
 	o.finish(t, "k2", "con_2")
-	o.delete(t, "con_1", tenants.ResourceChange{CredentialsID: "con_1"})
+	o.delete(t, tenants.ResourceChange{CredentialsID: "con_1"})
 	if n := o.kept(t); n != 1 {
 		t.Errorf("%d secrets are kept beside those of deleted credentials, want 1", n)
 	}
-	o.delete(t, "proj_1", tenants.ResourceChange{ProjectID: "proj_1", DatabaseIDs: []string{"db_1", "db_2"}})
+	o.delete(t, tenants.ResourceChange{ProjectID: "proj_1", DatabaseIDs: []string{"db_1", "db_2"}})
 	if n := o.kept(t); n != 0 {
 		t.Errorf("%d secrets outlive their project", n)
 	}
 }
 
-// delete deletes something, by its id.
-func (o operations) delete(t *testing.T, id string, change tenants.ResourceChange) {
+// delete deletes something.
+func (o operations) delete(t *testing.T, change tenants.ResourceChange) {
 	t.Helper()
 	change.Tenant, change.Connection = o.tenant, o.connection
 	_, err := o.BeginDeletion(t.Context(), change)
 	ok(t, err)
-	if told, err := o.FinishDeletion(t.Context(), tenants.System(), o.tenant, o.connection, id); err != nil || !told {
-		t.Errorf("the deletion of %s is not told: %v", id, err)
+	if told, err := o.FinishDeletion(t.Context(), tenants.System(), change); err != nil || !told {
+		t.Errorf("the deletion is not told: %v", err)
 	}
 }

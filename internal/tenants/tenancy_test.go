@@ -49,7 +49,11 @@ func (s *service) furnish(t *testing.T, name string) furnished {
 	ok(t, err)
 	_, err = s.BeginCall(ctx, by, f.tenant, tenants.OutgoingCall{Connection: f.connection.ID, Operation: "updateDatabase", Uses: []string{"db_old"}})
 	ok(t, err)
-	_, err = s.BeginDeletion(ctx, tenants.ResourceChange{Tenant: f.tenant, Connection: f.connection.ID, DatabaseID: "db_old"})
+	for _, id := range []string{"db_gone", "db_old"} {
+		_, err = s.BeginDeletion(ctx, tenants.ResourceChange{Tenant: f.tenant, Connection: f.connection.ID, DatabaseID: id})
+		ok(t, err)
+	}
+	_, err = s.FinishDeletion(ctx, by, tenants.ResourceChange{Tenant: f.tenant, Connection: f.connection.ID, DatabaseID: "db_gone"})
 	ok(t, err)
 	_, err = s.BorrowBudget(ctx, f.tenant, tenants.BudgetRequests, tenants.Rate{PerSecond: 50, Burst: 100}, 1)
 	ok(t, err)
@@ -391,7 +395,7 @@ func TestForeignIDs(t *testing.T) {
 			return second(s.BeginDeletion(ctx, tenants.ResourceChange{Tenant: a.tenant, Connection: b.connection.ID, ProjectID: "proj_1"}))
 		}, fault.NotFound},
 		"FinishDeletion": {func() error {
-			told, err := s.FinishDeletion(ctx, by, a.tenant, b.connection.ID, "db_old")
+			told, err := s.FinishDeletion(ctx, by, tenants.ResourceChange{Tenant: a.tenant, Connection: b.connection.ID, DatabaseID: "db_old"})
 			if told {
 				t.Error("FinishDeletion told another tenant's deletion")
 			}
