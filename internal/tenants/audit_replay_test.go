@@ -73,7 +73,7 @@ func TestAuditSaysWhatWasChanged(t *testing.T) {
 	number, text, yes := 7, "https://acme.example/x", true
 	whole := tenants.TenantChange{
 		Name: &text, Paused: &yes, Completion: new(tenants.CompletionAutomatic), Client: &tenants.OAuthClient{ID: "other", Secret: secret},
-		ServiceToken: new(secret), RestartURL: &text, ReturnURLs: []string{text},
+		NextSecret: new("canary-next"), ServiceToken: new(secret), RestartURL: &text, ReturnURLs: []string{text},
 		Limits: tenants.LimitsChange{Requests: &number, Burst: &number, Sessions: &number, Creates: &number, AtOnce: &number},
 	}
 	change := func(c tenants.TenantChange) map[string]any {
@@ -91,7 +91,7 @@ func TestAuditSaysWhatWasChanged(t *testing.T) {
 		}
 	}
 	want := map[string]any{
-		"name": text, "paused": true, "completion": "automatic", "clientId": "other", "clientSecret": "set", "serviceToken": "set",
+		"name": text, "paused": true, "completion": "automatic", "clientId": "other", "clientSecret": "set", "nextClientSecret": "set", "serviceToken": "set",
 		"restartUrl": text, "returnUrls": []any{text}, "requestsPerSecond": 7.0, "burst": 7.0, "sessionsPerSecond": 7.0,
 		"createsPerSecond": 7.0, "callsAtOnce": 7.0,
 	}

@@ -13,6 +13,9 @@ func (c TenantChange) details() map[string]any {
 	if c.Client != nil {
 		data["clientId"], data["clientSecret"] = c.Client.ID, howSet(c.Client.Secret)
 	}
+	if c.NextSecret != nil {
+		data["nextClientSecret"] = howSet(*c.NextSecret)
+	}
 	if c.ServiceToken != nil {
 		data["serviceToken"] = howSet(*c.ServiceToken)
 	}
