@@ -38,6 +38,9 @@ const (
 	databaseAnswersWithin = 15 * time.Second
 	// The reserved pool that saves token pairs.
 	tokenPoolSize = 4
+	// cacheFor is how long a presented key is good without asking again: a second less than
+	// what is promised of revocations, in which a call that began before may end.
+	cacheFor = 4 * time.Second
 )
 
 // service is one replica: everything that serve runs.
@@ -48,7 +51,7 @@ type service struct {
 	tokenPool *pgxpool.Pool
 	beatPool  *pgxpool.Pool
 	jobPool   *pgxpool.Pool
-	pollOnly  bool // jobs are looked for: LISTEN does not pass a pooler
+	pollOnly  bool // jobs are looked for, and changes not heard of: LISTEN does not pass a pooler
 	store     *tenants.Store
 	oauth     *prisma.OAuth
 	spool     *tenants.Spool // nil: none
@@ -119,10 +122,11 @@ func (s *service) lookForPooler(ctx context.Context) error {
 		}
 		return fmt.Errorf("%s: %w", name, err)
 	}
+	const so = " leads to a pooler; jobs poll for work, and a key that ends elsewhere ends here within seconds"
 	if s.pollOnly && s.cfg.DatabaseDirectURL != "" {
-		s.log.WarnContext(ctx, "DATABASE_DIRECT_URL leads to a pooler; jobs poll for work")
+		s.log.WarnContext(ctx, "DATABASE_DIRECT_URL"+so)
 	} else if s.pollOnly {
-		s.log.InfoContext(ctx, "DATABASE_URL leads to a pooler; jobs poll for work")
+		s.log.InfoContext(ctx, "DATABASE_URL"+so)
 	}
 	return nil
 }
@@ -170,6 +174,7 @@ func (s *service) build() error {
 		Pool: s.pool, TokenPool: s.tokenPool, BeatPool: s.beatPool, Keyset: keyset,
 		SharedClient: s.cfg.sharedClient(), Environment: s.cfg.Environment, Hold: s.cfg.Refresh.Hold, Now: time.Now, Logger: s.log, FenceDir: s.cfg.SpoolDir,
 		LeaseFor: s.cfg.Refresh.lease(), Leeway: s.cfg.Refresh.Leeway, Late: s.cfg.Refresh.tune().Late,
+		CacheFor: cacheFor,
 	})
 	if err != nil {
 		return err
@@ -254,6 +259,7 @@ func (s *service) serve(ctx context.Context, listener net.Listener) error {
 	defer unfollow()
 	defer s.beat(ctx)()
 	defer s.replaySpool(ctx)()
+	defer s.followChanges(ctx)()
 	server := httpapi.NewHTTPServer(s.api, s.log)
 	if err := s.jobs.Start(ctx); err != nil {
 		_ = listener.Close() // nothing was accepted yet
@@ -267,6 +273,21 @@ func (s *service) serve(ctx context.Context, listener net.Listener) error {
 	case <-ctx.Done():
 	}
 	return errors.Join(err, s.drain(ctx, server))
+}
+
+// followChanges keeps what is cached in step with the database until the returned
+// function is called, if there is a way to hear of changes.
+func (s *service) followChanges(ctx context.Context) (stop func()) {
+	if s.pollOnly {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // also while it drains
+	var following sync.WaitGroup
+	following.Go(func() { s.store.FollowChanges(ctx, postgres.Dial(s.jobPool, "connect-prisma changes")) })
+	return func() {
+		cancel()
+		following.Wait()
+	}
 }
 
 // discover reads the authorization server's metadata and keeps it fresh until the

@@ -22,6 +22,7 @@ import (
 	"github.com/connect-prisma/server/internal/httpapi/limits"
 	"github.com/connect-prisma/server/internal/oauthflow"
 	"github.com/connect-prisma/server/internal/pgtest"
+	"github.com/connect-prisma/server/internal/postgres"
 	"github.com/connect-prisma/server/internal/prisma"
 	"github.com/connect-prisma/server/internal/prisma/managementapi"
 	"github.com/connect-prisma/server/internal/prismasim"
@@ -134,8 +135,9 @@ func (w *World) build(t *testing.T, o options) {
 	tokenPool, err := pgxpool.New(t.Context(), w.DB.AppURL+"&pool_max_conns=2")
 	check(t, err)
 	t.Cleanup(tokenPool.Close)
-	w.Store, err = tenants.NewStore(tenants.Config{Pool: w.DB.Pool, TokenPool: tokenPool, Keyset: keyset, Now: w.Now})
+	w.Store, err = tenants.NewStore(tenants.Config{Pool: w.DB.Pool, TokenPool: tokenPool, Keyset: keyset, Now: w.Now, CacheFor: 4 * time.Second})
 	check(t, err)
+	w.followChanges(t)
 	oauth, err := prisma.NewOAuth(prisma.OAuthConfig{AuthURL: w.wire.url, DialContext: w.wire.dial})
 	check(t, err)
 	w.transport = &http.Transport{DialContext: (&net.Dialer{}).DialContext, MaxIdleConnsPerHost: 64}
@@ -185,6 +187,18 @@ func (w *World) build(t *testing.T, o options) {
 		}
 	})
 	w.listen(t)
+}
+
+// followChanges lets the service hear of changed keys and tenants, as serve does.
+func (w *World) followChanges(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var following sync.WaitGroup
+	following.Go(func() { w.Store.FollowChanges(ctx, postgres.Dial(w.DB.Pool, "changes")) })
+	t.Cleanup(func() {
+		cancel()
+		following.Wait()
+	})
 }
 
 // keys makes a keyset and cookie keys that nothing else has.

@@ -64,7 +64,7 @@ func (s *Server) passThrough(c echo.Context) error {
 func (s *Server) stillLetIn(r *http.Request, id tenants.ConnectionID) func(ctx context.Context) error {
 	key, _ := bearer(r) // it was good a moment ago
 	return func(ctx context.Context) error {
-		caller, err := s.cfg.Store.Authenticate(ctx, key)
+		caller, err := s.cfg.Store.AuthenticateAnew(ctx, key)
 		if err != nil {
 			return err
 		}

@@ -19,6 +19,7 @@ import (
 // Store is what the API reads by itself; *tenants.Store implements it.
 type Store interface {
 	Authenticate(ctx context.Context, key string) (tenants.Caller, error)
+	AuthenticateAnew(ctx context.Context, key string) (tenants.Caller, error)
 	Key(ctx context.Context, tenant tenants.TenantID, id tenants.KeyID) (tenants.Key, error)
 	RotateKey(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, id tenants.KeyID, in tenants.NewRotation) (tenants.Rotation, error)
 	ChangeMetadata(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, id tenants.ConnectionID, pairs map[string]*string) (tenants.Connection, error)

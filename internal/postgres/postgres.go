@@ -57,6 +57,20 @@ func OpenPool(ctx context.Context, cfg PoolConfig) (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
+// Dial returns what opens connections like those of a pool, outside of it and under
+// another name: for LISTEN, which keeps one for itself.
+func Dial(pool *pgxpool.Pool, name string) func(ctx context.Context) (*pgx.Conn, error) {
+	return func(ctx context.Context) (*pgx.Conn, error) {
+		cfg := pool.Config().ConnConfig
+		cfg.RuntimeParams["application_name"] = name
+		conn, err := pgx.ConnectConfig(ctx, cfg)
+		if err != nil {
+			return nil, fmt.Errorf("connect: %w", err)
+		}
+		return conn, nil
+	}
+}
+
 const (
 	// acquireWithin is how long a transaction waits for a free connection of its
 	// pool: who has to wait longer is better told to come back.

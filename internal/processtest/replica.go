@@ -3,6 +3,7 @@ package processtest
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -70,6 +71,31 @@ func Eventually(tb testing.TB, what string, ok func() bool) {
 		select {
 		case <-limit.C:
 			tb.Fatalf("not in %s: %s", CallLimit, what)
+		case <-pace.C:
+		}
+	}
+}
+
+// KeyEnds fails the test unless each replica refuses a key, with which it is asked all the
+// time, within that time.
+func KeyEnds(tb testing.TB, replicas []*Replica, key string, within time.Duration) {
+	tb.Helper()
+	limit := time.NewTimer(within)
+	defer limit.Stop()
+	pace := time.NewTicker(lookEvery)
+	defer pace.Stop()
+	for live := slices.Clone(replicas); ; {
+		live = slices.DeleteFunc(live, func(r *Replica) bool {
+			status, _ := SendJSON(tb, http.MethodGet, r.Origin+"/v1/tenant", key, nil)
+			return status == http.StatusUnauthorized
+		})
+		if len(live) == 0 {
+			return
+		}
+		select {
+		case <-limit.C:
+			tb.Errorf("%d of %d replicas let a key in %s after its end", len(live), len(replicas), within)
+			return
 		case <-pace.C:
 		}
 	}

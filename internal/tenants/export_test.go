@@ -89,3 +89,24 @@ func (s *Store) logAdminUnsealed(ctx context.Context, tx pgx.Tx) error {
 		row.at, row.actorType, row.action, *row.chained, int64(key), mac, until)
 	return err
 }
+
+// ForgetCallers does what a heard change of the tenant does.
+func (s *Store) ForgetCallers(tenant TenantID) { s.forgetCallers(tenant) }
+
+// RememberedKeys bounds what a Store remembers of keys.
+const RememberedKeys = rememberedKeys
+
+// Remembered counts it.
+func (s *Store) Remembered() int {
+	s.callers.keys.CleanUp()
+	return s.callers.keys.EstimatedSize()
+}
+
+// Present asks the cache for a key, past the database.
+func (s *Store) Present(ctx context.Context, key string) (asked bool, err error) {
+	_, err = s.callers.get(ctx, key, func(context.Context) (presented, error) {
+		asked = true
+		return presented{holds: unlimited}, nil
+	})
+	return asked, err
+}

@@ -16,6 +16,7 @@ import (
 //
 // fault.NotFound when the tenant has no such key. Revoking twice is no error.
 func (s *Store) RevokeKey(ctx context.Context, by Actor, tenant TenantID, id KeyID) (live []Key, err error) {
+	defer s.forgetCallers(tenant)
 	err = s.inOperator(ctx, func(tx pgx.Tx) error {
 		if err := endKeyNow(ctx, tx, tenant, id); err != nil {
 			return err
@@ -35,6 +36,7 @@ func (s *Store) RevokeKey(ctx context.Context, by Actor, tenant TenantID, id Key
 //
 // fault.NotFound when the tenant has no such key. Revoking twice is no error.
 func (s *Store) RevokeKeyAndSuccessors(ctx context.Context, by Actor, tenant TenantID, id KeyID) (ended []Key, err error) {
+	defer s.forgetCallers(tenant)
 	err = s.inOperator(ctx, func(tx pgx.Tx) error {
 		ended = nil
 		if err := endKeyNow(ctx, tx, tenant, id); err != nil {

@@ -64,6 +64,7 @@ func (s *Store) RotateKey(ctx context.Context, by Actor, tenant TenantID, id Key
 		return Rotation{}, err
 	}
 	made.Key.Hint = made.Secret[:apiKeyHint]
+	defer s.forgetCallers(tenant)
 	err = s.inOperator(ctx, func(tx pgx.Tx) error {
 		old, err := keyToRotate(ctx, tx, tenant, id)
 		if err != nil {

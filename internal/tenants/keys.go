@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -131,49 +132,80 @@ func (s *Store) Key(ctx context.Context, tenant TenantID, id KeyID) (Key, error)
 // keyRefused is said of every key that is not good, whatever is wrong with it.
 const keyRefused = "The API key is missing or not valid."
 
-// Authenticate returns who presents an API key. Unknown, revoked, expired and
-// malformed keys, and keys of a paused tenant, give the same fault.Unauthorized;
-// a malformed one costs no query.
-func (s *Store) Authenticate(ctx context.Context, presented string) (Caller, error) {
+// Authenticate returns who presents an API key, as the database said within CacheFor.
+// Unknown, revoked, expired and malformed keys, and keys of a paused tenant, give the
+// same fault.Unauthorized; a malformed one costs no query.
+func (s *Store) Authenticate(ctx context.Context, key string) (Caller, error) {
+	if s.callers == nil {
+		return s.AuthenticateAnew(ctx, key)
+	}
+	return s.authenticate(key, func() (presented, error) {
+		return s.callers.get(ctx, key, func(ctx context.Context) (presented, error) { return s.readCaller(ctx, key) })
+	})
+}
+
+// AuthenticateAnew is Authenticate that asks the database now, for calls that began a
+// while ago.
+func (s *Store) AuthenticateAnew(ctx context.Context, key string) (Caller, error) {
+	return s.authenticate(key, func() (presented, error) { return s.readCaller(ctx, key) })
+}
+
+func (*Store) authenticate(key string, ask func() (presented, error)) (Caller, error) {
 	refused := fault.New(fault.Unauthorized, keyRefused, nil)
-	if !IsAPIKey(presented) {
+	if !IsAPIKey(key) {
 		return Caller{}, refused
 	}
-	hashes, err := s.keyset.Fingerprints(apiKeyPurpose, presented)
+	p, err := ask()
 	if err != nil {
 		return Caller{}, err
 	}
-	caller, stale, err := s.readCaller(ctx, hashes)
-	if errors.Is(err, pgx.ErrNoRows) || err == nil && caller.Tenant.Paused {
+	if !p.good || p.caller.Tenant.Paused {
 		return Caller{}, refused
 	}
-	if err != nil {
-		return Caller{}, fmt.Errorf("read key: %w", err)
-	}
-	if stale {
-		_ = s.noteUse(ctx, caller) // a database that takes no writes must not shut readers out
-	}
-	return caller, nil
+	return p.caller, nil
 }
 
-// readCaller finds the live key of one of the hashes with its tenant, in one round
-// trip. stale: its last use is to be noted. pgx.ErrNoRows: there is none.
-func (s *Store) readCaller(ctx context.Context, hashes [][]byte) (caller Caller, stale bool, err error) {
+// unlimited is how long a key holds that has no end.
+const unlimited = math.MaxInt64
+
+// readCaller finds a live key with its tenant, in one round trip, and notes its use.
+func (s *Store) readCaller(ctx context.Context, key string) (presented, error) {
+	hashes, err := s.keyset.Fingerprints(apiKeyPurpose, key)
+	if err != nil {
+		return presented{}, err
+	}
+	var p presented
 	err = postgres.ReadFound(ctx, s.pool, `SELECT tenant_id FROM app.find_api_key($1)`, []any{hashes},
 		func(rows pgx.Rows) error {
-			caller, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Caller, error) {
-				var c Caller
-				err := row.Scan(append(c.Tenant.columns(), &c.Key, &c.Scopes, &stale)...)
-				return c, err
-			})
+			var err error
+			p, err = pgx.CollectExactlyOneRow(rows, scanPresented)
 			return err
 		}, `
-		SELECT `+tenantColumns+`, k.id, k.scopes,
+		SELECT `+tenantColumns+`, k.id, k.scopes, k.expires_at - app.now(),
 		       k.last_used_at IS NULL OR k.last_used_at < app.now() - interval '1 minute'
 		FROM api_keys k JOIN tenants t ON t.id = k.tenant_id
 		WHERE k.tenant_id = app.tenant() AND k.key_hash = ANY ($1)
 		  AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > app.now())`, hashes)
-	return caller, stale, err
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return presented{holds: unlimited}, nil
+	case err != nil:
+		return presented{}, fmt.Errorf("read key: %w", err)
+	}
+	if p.unnoted && !p.caller.Tenant.Paused {
+		_ = s.noteUse(ctx, p.caller) // a database that takes no writes must not shut readers out
+	}
+	return p, nil
+}
+
+func scanPresented(row pgx.CollectableRow) (presented, error) {
+	p := presented{good: true, holds: unlimited}
+	var left *time.Duration
+	err := row.Scan(append(p.caller.Tenant.columns(), &p.caller.Key, &p.caller.Scopes, &left, &p.unnoted)...)
+	if left != nil {
+		p.holds = *left
+	}
+	return p, err
 }
 
 // noteUse notes the use of a key, once a minute. SKIP LOCKED: a hundred callers at

@@ -61,8 +61,8 @@ type Config struct {
 	// Now is this process's clock, whose values must be monotonic. Required with Hold.
 	Now func() time.Time
 
-	// Logger gets one record each time that token requests are stopped or go on.
-	// Default: none.
+	// Logger gets one record each time that token requests are stopped or go on, or that
+	// changes are not heard of or are again. Default: none.
 	Logger *slog.Logger
 
 	// FenceDir is a directory on which processes keep what the database has acknowledged,
@@ -73,6 +73,11 @@ type Config struct {
 	// LeaseFor is how long a refresh lease lasts by the database's clock; it must
 	// exceed connecting, answering, saving and a stall together. Default 180 s.
 	LeaseFor time.Duration
+
+	// CacheFor is how long at most what the database said of a presented key is used
+	// without asking again: within that time a key that was revoked elsewhere ends here,
+	// and at once where FollowChanges hears of it. It needs Now. Default 0: not at all.
+	CacheFor time.Duration
 
 	// Late are the pauses between two late retries of a refresh token of unknown fate.
 	// Defaults 1 min and 1 h.
@@ -91,6 +96,8 @@ type Store struct {
 	replica    uuid.UUID
 	leeway     time.Duration
 	fence      *fence
+	callers    *callerCache // nil: none are remembered
+	log        *slog.Logger
 	marks      *fenceMarks           // nil: none are kept
 	jobs       *river.Client[pgx.Tx] // only inserts
 
@@ -110,6 +117,12 @@ func NewStore(cfg Config) (*Store, error) {
 	var err error
 	if s.fence, err = newFence(cfg); err != nil {
 		return nil, err
+	}
+	s.log = s.fence.log
+	if cfg.CacheFor > 0 {
+		if s.callers, err = newCallerCache(cfg.CacheFor, cfg.Now); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.FenceDir != "" {
 		if s.marks, err = openFenceMarks(cfg.FenceDir, s.replica, s.fence.log); err != nil {

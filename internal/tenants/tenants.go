@@ -136,6 +136,7 @@ func (s *Store) UpdateTenant(ctx context.Context, by Actor, id TenantID, c Tenan
 		}
 	}
 	var tenant Tenant
+	defer s.forgetCallers(id)
 	err = s.inOperator(ctx, func(tx pgx.Tx) error {
 		// NO KEY: traffic refers to the row while it holds what record waits for.
 		if tenant, err = tenantRow(ctx, tx, id, "FOR NO KEY UPDATE OF t"); err != nil {

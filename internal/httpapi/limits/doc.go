@@ -5,7 +5,8 @@
 // it, as large as what it was asked for within the last second, and spends that by
 // itself:
 //
-//	request ──▶ slice at hand? ──yes──▶ served                       (no statement)
+//	request ──▶ slice at hand? ──yes──▶ served                       (no statement;
+//	               │                     when a fourth is left, the next is borrowed meanwhile)
 //	               │ no
 //	               ▼
 //	            borrow: one statement ──▶ granted ──▶ served

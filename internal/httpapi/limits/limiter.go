@@ -15,6 +15,8 @@ const (
 	// sliceLife is how long a borrowed slice is good: twice the time that it is for, so
 	// that calls which come unevenly still spend it.
 	sliceLife = 2 * time.Second
+	// lowShare: when a fourth of a slice is left, the next one is borrowed.
+	lowShare = 4
 	// pause is how long nothing is borrowed after a bucket had less than was wanted.
 	pause = 100 * time.Millisecond
 	// borrowWithin bounds the wait for a loan.
@@ -84,15 +86,16 @@ func (l *Limiter) Take(ctx context.Context, tenant tenants.TenantID, budget tena
 	for {
 		now := l.cfg.Now()
 		if a.spend(now) {
+			if a.low() && !now.Before(a.askAt) && a.flight == nil {
+				l.fly(ctx, a, accountKey{tenant, budget}, rate, now)
+			}
 			return a.standing(budget, rate, now, true), nil
 		}
 		if now.Before(a.askAt) && !a.away {
 			return a.standing(budget, rate, now, false), nil
 		}
 		if !now.Before(a.askAt) && a.flight == nil {
-			a.flight = make(chan struct{})
-			// The slice is for all callers, so the first one's leaving does not end it.
-			go l.borrow(context.WithoutCancel(ctx), a, accountKey{tenant, budget}, rate, a.want(now, rate))
+			l.fly(ctx, a, accountKey{tenant, budget}, rate, now)
 		}
 		if a.away { // nobody waits for a database that is not there
 			return a.standing(budget, rate, now, a.spare.spend(now, rate)), nil
@@ -107,6 +110,13 @@ func (l *Limiter) Take(ctx context.Context, tenant tenants.TenantID, budget tena
 			return Standing{}, ctx.Err()
 		}
 	}
+}
+
+// fly begins to borrow the next slice. It is for all callers, so the first one's leaving
+// does not end it.
+func (l *Limiter) fly(ctx context.Context, a *account, key accountKey, rate tenants.Rate, now time.Time) {
+	a.flight = make(chan struct{})
+	go l.borrow(context.WithoutCancel(ctx), a, key, rate, a.want(now, rate))
 }
 
 // borrow gets the next slice and ends the flight.
@@ -163,6 +173,7 @@ func (l *Limiter) sweep() {
 type account struct {
 	mu     sync.Mutex
 	held   int           // tokens at hand
+	lent   int           // how many the last loan was of
 	until  time.Time     // when they lapse
 	askAt  time.Time     // nothing is borrowed before
 	flight chan struct{} // closed when the borrowing under way has ended; nil: none is
@@ -176,17 +187,29 @@ type account struct {
 
 // spend takes a token at hand.
 func (a *account) spend(now time.Time) bool {
-	if a.held == 0 || !now.Before(a.until) {
+	if a.heldAt(now) == 0 {
 		return false
 	}
 	a.held--
 	return true
 }
 
+// low tells that the slice is nearly spent: the next one is borrowed while calls go on,
+// so that none of them waits for it.
+func (a *account) low() bool { return a.held > 0 && a.held <= a.lent/lowShare }
+
 // want is the size of the next slice: what comes within a second, if the next one is as
 // the last one was, and at most what the rate gives meanwhile.
 func (a *account) want(now time.Time, rate tenants.Rate) int {
 	return min(max(1, int(math.Ceil(a.demand.perSecond(now)))), rate.PerSecond)
+}
+
+// heldAt are the tokens at hand that have not lapsed.
+func (a *account) heldAt(now time.Time) int {
+	if !now.Before(a.until) {
+		return 0
+	}
+	return a.held
 }
 
 // settle notes what a borrowing came to.
@@ -195,7 +218,8 @@ func (a *account) settle(now time.Time, loan tenants.Loan, want int, err error) 
 		a.askAt = now.Add(awayPause)
 		return
 	}
-	a.held, a.until = loan.Granted, now.Add(sliceLife)
+	a.held, a.lent = a.heldAt(now)+loan.Granted, loan.Granted
+	a.until = now.Add(sliceLife)
 	a.left, a.leftAt = loan.Left, now
 	if loan.Granted < want {
 		a.askAt = now.Add(pause) // the bucket is empty: let it fill for everybody

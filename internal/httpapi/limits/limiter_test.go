@@ -38,6 +38,7 @@ func TestReplicasHoldOneRate(t *testing.T) {
 						}
 						all.Wait()
 						judge(t, c, b, offered, clock().Sub(began), replicas)
+						time.Sleep(b.takes) // the last loan
 					})
 				})
 			}
@@ -60,7 +61,7 @@ func judge(t *testing.T, c *calls, b *bucket, offered float64, last time.Duratio
 	}
 	// A statement a second and replica at most while the rate holds, ten while it is
 	// exceeded.
-	perSecond := float64(b.loans) / last.Seconds() / float64(replicas)
+	perSecond := float64(b.statements()) / last.Seconds() / float64(replicas)
 	if limit := map[bool]float64{true: 2, false: 11}[offered < float64(usual().PerSecond)]; perSecond > limit {
 		t.Errorf("%.1f statements a second and replica, want %v at most", perSecond, limit)
 	}
@@ -92,6 +93,24 @@ func TestStatementsPerCall(t *testing.T) {
 			if c.refused > 0 || float64(statements) > 0.1*float64(c.served) {
 				t.Errorf("%d statements for %d calls, %d refused; want 0.1 a call at most", statements, c.served, c.refused)
 			}
+		})
+	}
+}
+
+// In the steady state nobody waits for a loan: the next slice is there before it is needed.
+func TestNobodyWaitsForALoan(t *testing.T) {
+	t.Parallel()
+	for _, perSecond := range []float64{10, 45} {
+		synctest.Test(t, func(t *testing.T) {
+			b, tenant := &bucket{takes: 20 * time.Millisecond}, newTenant()
+			l := newLimiter(b)
+			load(t, l, tenant, perSecond, 3*time.Second, &calls{})
+			began, c := clock(), &calls{}
+			load(t, l, tenant, perSecond, 10*time.Second, c)
+			if took := clock().Sub(began); took > 10*time.Second || c.refused != 0 {
+				t.Errorf("at %v a second: %d refused, and waited %s for loans", perSecond, c.refused, took-10*time.Second)
+			}
+			time.Sleep(b.takes) // the last loan
 		})
 	}
 }
@@ -146,8 +165,8 @@ func TestDatabaseAway(t *testing.T) {
 		before := b.statements()
 		away := &calls{}
 		load(t, l, tenant, 1000, 20*time.Second, away)
-		// At hand 40 at most, a second's worth of the spare bucket, and 5 a second.
-		if away.served < 100 || away.served > 40+5+100 {
+		// At hand a slice and a fourth at most, a second's worth of the spare bucket, and 5 a second.
+		if away.served < 100 || away.served > 50+5+100 {
 			t.Errorf("%d of %d calls were served in 20 s, want a tenth of the rate", away.served, away.served+away.refused)
 		}
 		if got := b.statements() - before; got > 21 {

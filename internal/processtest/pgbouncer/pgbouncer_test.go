@@ -38,6 +38,7 @@ func TestThroughPgBouncer(t *testing.T) {
 			replicas := []*processtest.Replica{processtest.StartServeAt(t, env, w.Installation.Public), processtest.StartServe(t, env)}
 			processtest.RefreshOnce(t, w.Dev, replicas)
 			jobsRun(t, w, replicas, direct)
+			keysEnd(t, w, replicas)
 			c := w.Connected(t, "owner", 1)[0]
 			made := w.Partner().CreateDatabase(t, c, "orders")
 			if found := processtest.Tables(t, made.Credentials.ConnectionString); len(found) != 0 {
@@ -54,6 +55,21 @@ func TestThroughPgBouncer(t *testing.T) {
 			w.Installation.Command(t, "", "ledger", "verify") // fails with a finding
 		})
 	}
+}
+
+// keysEnd checks that a key which every replica knows ends in time, whether they are told
+// of it or not.
+func keysEnd(t *testing.T, w *processtest.World, replicas []*processtest.Replica) {
+	t.Helper()
+	tenant := w.Installation.Command(t, "secret\n", "tenant", "create", "--name", "Bolt", "--client-id", "bolt", "--client-secret-stdin")
+	key := w.Installation.Command(t, "", "key", "create", tenant)
+	for _, r := range replicas {
+		if status, _ := processtest.SendJSON(t, http.MethodGet, r.Origin+"/v1/tenant", key, nil); status != http.StatusOK {
+			t.Errorf("a live key answers %d", status)
+		}
+	}
+	w.Installation.Command(t, "", "tenant", "set", tenant, "--pause")
+	processtest.KeyEnds(t, replicas, key, 5*time.Second)
 }
 
 // jobsRun checks that jobs work, those that recur and those that a change has stored,
@@ -73,7 +89,7 @@ func jobsRun(t *testing.T, w *processtest.World, replicas []*processtest.Replica
 		t.Errorf("%d jobs have failed", failed)
 	}
 	for _, r := range replicas {
-		if polls := strings.Contains(r.Stderr.String(), "jobs poll for work"); polls == told {
+		if polls := strings.Contains(r.Stderr.String(), "jobs poll"); polls == told {
 			t.Errorf("a replica says that its jobs poll: %t, want %t", polls, !told)
 		}
 	}
