@@ -36,15 +36,19 @@ func (s *Store) BorrowBudget(ctx context.Context, tenant TenantID, budget Budget
 		return err
 	}
 	// The clock is read in a sub-select of its own, once: time that passes while the row
-	// is locked by another replica is lent by whoever comes next.
+	// is locked by another replica is lent by whoever comes next. Whoever waited for that
+	// lock may have read it before the other did. A row from further ahead is of a clock that
+	// was set back since: the bucket fills from here on, or nobody got anything until then.
 	err := postgres.Read(ctx, s.pool, postgres.Scope{Tenant: tenant.UUID, Statement: budgetStatement}, collect, `
 		INSERT INTO rate_budgets AS b (tenant_id, budget, tokens, lent, at)
 		VALUES ($1, $2, $4::int - least($5::int, $4), least($5, $4), app.wall_clock())
 		ON CONFLICT (tenant_id, budget) DO UPDATE SET (tokens, lent, at) = (
 			SELECT f.tokens - least($5, floor(f.tokens)), least($5, floor(f.tokens)), f.at
 			FROM (
-				SELECT c.at, least($4::float8, b.tokens + $3::int * extract(epoch FROM c.at - b.at)::float8) AS tokens
-				FROM (SELECT greatest(b.at, app.wall_clock()) AS at) AS c) AS f)
+				SELECT c.at, least($4::float8, b.tokens + $3::int * greatest(extract(epoch FROM c.at - b.at)::float8, 0)) AS tokens
+				FROM (
+					SELECT CASE WHEN b.at > w.now + interval '2 seconds' THEN w.now ELSE greatest(b.at, w.now) END AS at
+					FROM (SELECT app.wall_clock() AS now) AS w) AS c) AS f)
 		RETURNING b.lent, b.tokens, (
 			SELECT count(*) FROM app.replicas r WHERE r.beat_at + $6::int * r.beat_every >= app.wall_clock())`,
 		tenant, budget, rate.PerSecond, rate.Burst, want, missedBeats)

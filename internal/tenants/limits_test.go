@@ -104,6 +104,10 @@ func TestBorrowBudget(t *testing.T) {
 	if loan := borrow(tenants.BudgetRequests, 1000); loan.Granted != 0 {
 		t.Errorf("with the clock set back: %+v", loan)
 	}
+	s.db.Advance(t, time.Second) // and goes on from there
+	if loan := borrow(tenants.BudgetRequests, 1000); loan.Granted < 10 || loan.Granted > 13 {
+		t.Errorf("a second after the clock was set back: %+v", loan)
+	}
 	ok(t, s.Beat(t.Context()))
 	if loan := borrow(tenants.BudgetRequests, 1); loan.Replicas != 1 {
 		t.Errorf("one replica beats: %+v", loan)
