@@ -45,10 +45,11 @@ func (cmd *importCommand) Run(ctx context.Context, c *console) error {
 	return withStore(ctx, c, func(store *tenants.Store) error {
 		i := &importer{store: store, console: c, fallback: fallback, began: time.Now()}
 		err := i.run(ctx)
-		i.progress("done")
 		if err != nil {
+			i.progress("until then")
 			return fmt.Errorf("stopped; run the same file again, and what is stored is skipped: %w", err)
 		}
+		i.progress("done")
 		if i.refused > 0 {
 			return fmt.Errorf("%d lines were refused; the others are stored", i.refused)
 		}

@@ -41,6 +41,8 @@ func TestCheckRole(t *testing.T) {
 		"owner":                             {db.OwnerURL, "owns the tables"},
 		"member of the owner":               {role(t, db, "IN ROLE "+owner), "owns the tables"},
 		"member of the owner, NOINHERIT":    {role(t, db, "NOINHERIT IN ROLE "+owner), "owns the tables"},
+		"creates roles":                     {role(t, db, "CREATEROLE"), "may create roles"},
+		"copies the cluster":                {role(t, db, "REPLICATION"), "may create roles or replicate"},
 		"a role without any right or power": {role(t, db, ""), ""},
 	}
 	for name, tc := range tests {
