@@ -17,6 +17,8 @@ import (
 // ledgerCommand is the group of commands about the refresh ledger and the audit log.
 type ledgerCommand struct {
 	Verify ledgerVerifyCommand `cmd:"" help:"Prove that no refresh token was presented twice, and that no row of the refresh ledger and the audit log was touched."`
+
+	Acknowledge ledgerAcknowledgeCommand `cmd:"" help:"Say that findings of verify have been looked into, so that it is about others from then on."`
 }
 
 type ledgerVerifyCommand struct {
@@ -25,8 +27,8 @@ type ledgerVerifyCommand struct {
 	Witness    string `placeholder:"NUMBER:HEAD" help:"A checkpoint's number and head as the log shows them: it must still be there."`
 }
 
-// Run implements the command. It prints one line for each finding and one that sums
-// up, and fails if there was a finding.
+// Run implements the command. It prints one line for each finding, which begins with its id, and one that sums
+// up, and fails if there was a finding that nobody acknowledged.
 func (cmd *ledgerVerifyCommand) Run(ctx context.Context, c *console) error {
 	check, err := cmd.check()
 	if err != nil {
@@ -34,7 +36,7 @@ func (cmd *ledgerVerifyCommand) Run(ctx context.Context, c *console) error {
 	}
 	return withStore(ctx, c, func(store *tenants.Store) error {
 		began := time.Now()
-		summary, err := store.VerifyLedger(ctx, check, func(f tenants.LedgerFinding) { c.printf("%s\n", describeFinding(f)) })
+		summary, err := store.VerifyLedger(ctx, check, func(f tenants.LedgerFinding) { printFinding(c, f) })
 		if err != nil {
 			return err
 		}
@@ -44,6 +46,9 @@ func (cmd *ledgerVerifyCommand) Run(ctx context.Context, c *console) error {
 			time.Since(began).Round(time.Millisecond))
 		if summary.Adopted > 0 {
 			c.printf("%d ledgers begin later than their connection.\n", summary.Adopted)
+		}
+		if summary.Acknowledged > 0 {
+			c.printf("%d more findings are acknowledged.\n", summary.Acknowledged)
 		}
 		if cmd.Connection == "" {
 			a := summary.Audit
@@ -87,6 +92,14 @@ func (cmd *ledgerVerifyCommand) check() (tenants.LedgerCheck, error) {
 		check.WitnessNumber, check.WitnessHead = n, raw
 	}
 	return check, nil
+}
+
+func printFinding(c *console, f tenants.LedgerFinding) {
+	if known := f.Acknowledged; known != nil {
+		c.printf("%s %s (acknowledged by %s on %s: %s)\n", f.ID(), describeFinding(f), known.By, known.At.UTC().Format(time.DateOnly), known.Reason)
+		return
+	}
+	c.printf("%s %s\n", f.ID(), describeFinding(f))
 }
 
 func describeFinding(f tenants.LedgerFinding) string {

@@ -116,4 +116,34 @@ func TestLedgerVerify(t *testing.T) {
 	if code != 1 || !strings.Contains(stderr, "5 findings") || strings.Contains(stdout+stderr, "refresh-") {
 		t.Errorf("exit status %d:\n%s", code, stderr)
 	}
+	acknowledge(t, in)
+}
+
+// acknowledge says of each finding that it is known.
+func acknowledge(t *testing.T, in *processtest.Installation) {
+	t.Helper()
+	verify := processtest.Launch{Args: []string{"ledger", "verify"}, Env: in.With(nil)}
+	_, stdout, _ := processtest.Run(t, verify)
+	ids := regexp.MustCompile(`(?m)^[0-9a-f]{32} `).FindAllString(stdout, -1)
+	if len(ids) != 4 { // without the witness
+		t.Fatalf("%d findings have an id:\n%s", len(ids), stdout)
+	}
+	args := []string{"ledger", "acknowledge", "--reason", "the test did it"}
+	for _, id := range ids {
+		args = append(args, strings.TrimSpace(id))
+	}
+	env := in.With(map[string]string{"OPERATOR": "Ada"})
+	code, _, stderr := processtest.Run(t, processtest.Launch{Args: append(args, strings.Repeat("0", 32)), Env: env})
+	if code != 1 || !strings.Contains(stderr, "nothing is acknowledged") {
+		t.Errorf("a finding that is not there: exit status %d\n%s", code, stderr)
+	}
+	code, _, stderr = processtest.Run(t, processtest.Launch{Args: args, Env: env})
+	if code != 0 {
+		t.Errorf("exit status %d\n%s", code, stderr)
+	}
+	code, stdout, _ = processtest.Run(t, verify)
+	if code != 0 || strings.Count(stdout, " (acknowledged by Ada on ") != 4 || strings.Count(stdout, ": the test did it)\n") != 4 ||
+		!strings.Contains(stdout, ": 0 findings in ") || !strings.Contains(stdout, "\n4 more findings are acknowledged.\n") {
+		t.Errorf("exit status %d:\n%s", code, stdout)
+	}
 }

@@ -203,6 +203,7 @@ type auditReplay struct {
 	sequence int64     // of the last row
 	chained  int64     // of the last row with a MAC
 	head     []byte    // its MAC
+	proven   bool      // it is genuine, and so is what it rests on
 	sealed   bool      // whoever wrote it sealed the end of the chain
 	at       time.Time // its time
 	gaps     []gap     // rows that are missing since the last MAC, which the next may rest on
@@ -276,6 +277,7 @@ func (r *auditReplay) signed(sequence int64, at time.Time, mac []byte, key *uint
 	if key != nil {
 		err = r.keyset.CheckMAC(mac, *key, purpose, message...)
 	}
+	r.proven = err == nil
 	switch {
 	case len(r.gaps) > 0 && err == nil:
 		r.missing(sequence)

@@ -37,6 +37,9 @@ type LedgerFinding struct {
 	Sequence   int64        // row of the chain; 0: about the chain as a whole
 	Log        string       // AuditLog or AdminLog; "": it is about the refresh ledger or a checkpoint
 	What       string       // in plain words
+
+	// Acknowledged, unless nil, is who knows of it.
+	Acknowledged *Acknowledgement
 }
 
 // The logs that a finding can be about.
@@ -65,12 +68,14 @@ type LedgerSummary struct {
 	Pending     int64 // pairs that were saved, and whose row is yet to be written
 	Adopted     int64 // chains that began after their connection
 	Checkpoints int64
-	Findings    int64
+	Findings    int64  // that nobody acknowledged
 	LastNumber  int64  // of the newest checkpoint; 0: there is none
 	LastHead    []byte // its head
 	CheckedAt   time.Time
 	WholeLedger bool // no filter was set, so checkpoints were compared whole
 	Audit       AuditSummary
+
+	Acknowledged int64 // findings that people know of
 }
 
 // VerifyLedger proves the refresh ledger, as it stands in one snapshot: that every chain
@@ -89,6 +94,9 @@ func (s *Store) VerifyLedger(ctx context.Context, check LedgerCheck, report func
 		}
 		if err := tx.QueryRow(ctx, `SELECT app.now()`).Scan(&v.summary.CheckedAt); err != nil {
 			return fmt.Errorf("read clock: %w", err)
+		}
+		if err := v.readAcknowledged(ctx, tx); err != nil {
+			return err
 		}
 		if err := v.checkpoints(ctx, tx); err != nil {
 			return err
@@ -110,11 +118,8 @@ type verifier struct {
 	check   LedgerCheck
 	report  func(LedgerFinding)
 	summary LedgerSummary
-}
 
-func (v *verifier) find(f LedgerFinding) {
-	v.summary.Findings++
-	v.report(f)
+	acknowledged map[string]Acknowledgement // by the findings' ids
 }
 
 // chainPage is how many connections are looked at together.
