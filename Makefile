@@ -25,7 +25,7 @@ dev: ## Run everything on this machine: Postgres, Prisma simulator, service, sam
 # One Postgres serves all packages of the run. Two packages at a time: each brings
 # processes of its own.
 test: ## Run every test with the race detector, with what they need installed first.
-	@.ci/packages postgres pgbouncer browser compiler node tools
+	@.ci/packages postgres pgbouncer nginx browser compiler node tools
 	$(GO) build -o bin/withpg ./internal/pgtest/withpg
 	bin/withpg -- $(GO) test -race -count=1 -p 2 -timeout 15m $(TESTFLAGS) $(PKG)
 
@@ -59,7 +59,7 @@ build: ## Build the server into bin/, static and without paths of this machine.
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/server ./cmd/server
 
 tools: $(LINT) ## Build the linter and install what tests and compose-check need.
-	@.ci/packages postgres pgbouncer browser compiler node tools compose
+	@.ci/packages postgres pgbouncer nginx browser compiler node tools compose
 
 contract-lint: $(CONTRACT_LINT) ## Lint the contract of the API, api/openapi.yaml.
 	@node .ci/contract-lint/lint.mjs api/openapi.yaml

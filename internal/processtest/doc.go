@@ -29,4 +29,5 @@
 //	processtest/provisioning  replicas killed in the middle of creating calls
 //	processtest/rolling    replicas replaced under load, by this version and the one before
 //	processtest/pgbouncer  everything behind a pooler
+//	processtest/proxy      replicas behind nginx, with the configuration in deploy
 package processtest
