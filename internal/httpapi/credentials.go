@@ -22,16 +22,22 @@ func (h handlers) ListCredentials(ctx context.Context, r contract.ListCredential
 	if err != nil {
 		return nil, err
 	}
-	list, err := h.cfg.Provisioning.ListCredentials(ctx, tenantOf(ctx), id, r.DatabaseID, pageOf(r.Params.Cursor, r.Params.Limit))
+	what := prismaList{of: "credentials", connection: id, within: r.DatabaseID}
+	page, err := h.page(ctx, what, r.Params.Cursor, r.Params.Limit)
 	if err != nil {
 		return nil, err
 	}
+	list, err := h.cfg.Provisioning.ListCredentials(ctx, tenantOf(ctx), id, r.DatabaseID, page)
+	if err != nil {
+		return nil, err
+	}
+	next, err := h.pagination(ctx, what, list.NextCursor)
 	return contract.ListCredentials200JSONResponse{
 		Data: each(list.Items, func(c provisioning.Credentials) contract.CredentialsSummary {
 			return contract.CredentialsSummary{ID: c.ID, Name: c.Name, CreatedAt: c.CreatedAt.UTC()}
 		}),
-		Pagination: newPagination(list.NextCursor),
-	}, nil
+		Pagination: next,
+	}, err
 }
 
 // CreateCredentials serves POST /v1/connections/{connectionId}/databases/{databaseId}/credentials.

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/connect-prisma/server/internal/fault"
@@ -50,9 +51,31 @@ func databaseOf(d provisioning.Database) contract.Database {
 	return shown
 }
 
-// pageOf is a page of a list that Prisma pages.
-func pageOf(cursor *string, limit *int) provisioning.Page {
-	return provisioning.Page{Cursor: deref(cursor), Limit: limitOf(limit)}
+// prismaList is a list that Prisma pages: what is listed, through which connection, and of
+// which database or project.
+type prismaList struct {
+	of         string
+	connection tenants.ConnectionID
+	within     string
+}
+
+func (l prismaList) name() string {
+	return url.Values{"l": {l.of}, "c": {l.connection.String()}, "w": {l.within}}.Encode()
+}
+
+// page is the page of a list that a cursor of ours leads to.
+func (h handlers) page(ctx context.Context, l prismaList, cursor *string, limit *int) (provisioning.Page, error) {
+	place, err := h.cfg.Store.ParsePrismaCursor(tenantOf(ctx), l.name(), deref(cursor))
+	return provisioning.Page{Cursor: place, Limit: limitOf(limit)}, err
+}
+
+// pagination leads to where Prisma's cursor leads.
+func (h handlers) pagination(ctx context.Context, l prismaList, next string) (contract.Pagination, error) {
+	if next == "" {
+		return newPagination(""), nil
+	}
+	cursor, err := h.cfg.Store.PrismaCursor(tenantOf(ctx), l.name(), next)
+	return newPagination(cursor), err
 }
 
 // idempotencyKey reads the header of that name: absent, bare, or quoted as a
@@ -84,13 +107,17 @@ func (h handlers) ListProjects(ctx context.Context, r contract.ListProjectsReque
 	if err != nil {
 		return nil, err
 	}
-	list, err := h.cfg.Provisioning.ListProjects(ctx, tenantOf(ctx), id, pageOf(r.Params.Cursor, r.Params.Limit))
+	what := prismaList{of: "projects", connection: id}
+	page, err := h.page(ctx, what, r.Params.Cursor, r.Params.Limit)
 	if err != nil {
 		return nil, err
 	}
-	return contract.ListProjects200JSONResponse{
-		Data: each(list.Items, projectOf), Pagination: newPagination(list.NextCursor),
-	}, nil
+	list, err := h.cfg.Provisioning.ListProjects(ctx, tenantOf(ctx), id, page)
+	if err != nil {
+		return nil, err
+	}
+	next, err := h.pagination(ctx, what, list.NextCursor)
+	return contract.ListProjects200JSONResponse{Data: each(list.Items, projectOf), Pagination: next}, err
 }
 
 // CreateProject serves POST /v1/connections/{connectionId}/projects.
@@ -118,14 +145,17 @@ func (h handlers) ListDatabases(ctx context.Context, r contract.ListDatabasesReq
 	if err != nil {
 		return nil, err
 	}
-	list, err := h.cfg.Provisioning.ListDatabases(ctx, tenantOf(ctx), id, deref(r.Params.ProjectID),
-		pageOf(r.Params.Cursor, r.Params.Limit))
+	what := prismaList{of: "databases", connection: id, within: deref(r.Params.ProjectID)}
+	page, err := h.page(ctx, what, r.Params.Cursor, r.Params.Limit)
 	if err != nil {
 		return nil, err
 	}
-	return contract.ListDatabases200JSONResponse{
-		Data: each(list.Items, databaseOf), Pagination: newPagination(list.NextCursor),
-	}, nil
+	list, err := h.cfg.Provisioning.ListDatabases(ctx, tenantOf(ctx), id, what.within, page)
+	if err != nil {
+		return nil, err
+	}
+	next, err := h.pagination(ctx, what, list.NextCursor)
+	return contract.ListDatabases200JSONResponse{Data: each(list.Items, databaseOf), Pagination: next}, err
 }
 
 // CreateDatabase serves POST /v1/connections/{connectionId}/databases.

@@ -28,6 +28,8 @@ type Store interface {
 	Connections(ctx context.Context, tenant tenants.TenantID, f tenants.ConnectionFilter) ([]tenants.Connection, bool, error)
 	Cursor(tenant tenants.TenantID, list string, last tenants.ConnectionID) (string, error)
 	ParseCursor(tenant tenants.TenantID, list, cursor string) (tenants.ConnectionID, error)
+	PrismaCursor(tenant tenants.TenantID, list, cursor string) (string, error)
+	ParsePrismaCursor(tenant tenants.TenantID, list, cursor string) (string, error)
 	AuditEntries(ctx context.Context, tenant tenants.TenantID, f tenants.AuditFilter) ([]tenants.AuditEntry, bool, error)
 	AuditCursor(tenant tenants.TenantID, list string, last int64) (string, error)
 	ParseAuditCursor(tenant tenants.TenantID, list, cursor string) (int64, error)

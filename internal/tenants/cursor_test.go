@@ -77,3 +77,45 @@ func TestCursorsCannotBeTamperedWith(t *testing.T) {
 	refused("one of another installation", tenant, list, made)
 	t.Logf("%d cursors refused", tried)
 }
+
+// The same where Prisma pages the list.
+func TestPrismasCursorsCannotBeTamperedWith(t *testing.T) {
+	t.Parallel()
+	s := openService(t)
+	tenant, other := tenants.TenantID{UUID: uuid.New()}, tenants.TenantID{UUID: uuid.New()}
+	const list, place = "c=cnx_a&l=projects", "proj_cm7xk0a4n0000w8l4f6s2c9ty"
+	cursor, err := s.PrismaCursor(tenant, list, place)
+	ok(t, err)
+	for given, want := range map[string]string{cursor: place, "": ""} {
+		if got, err := s.ParsePrismaCursor(tenant, list, given); err != nil || got != want {
+			t.Errorf("ParsePrismaCursor(%q) = %q, %v; want %q", given, got, err, want)
+		}
+	}
+	refused := func(what string, tenant tenants.TenantID, list, cursor string) {
+		t.Helper()
+		if got, err := s.ParsePrismaCursor(tenant, list, cursor); fault.KindOf(err) != fault.InvalidRequest || got != "" {
+			t.Errorf("%s: %q, %v; want it refused", what, got, err)
+		}
+	}
+	for i := range cursor {
+		refused("a cut cursor", tenant, list, cursor[:max(1, i)])
+		refused("another character", tenant, list, cursor[:i]+string(rune(cursor[i]^1))+cursor[i+1:])
+	}
+	refused("another tenant presents it", other, list, cursor)
+	for _, another := range []string{"", "c=cnx_b&l=projects", "c=cnx_a&l=databases", list + "\n" + place} {
+		refused("another list", tenant, another, cursor)
+	}
+	refused("Prisma's own", tenant, list, place)
+	refused("one that only has the form", tenant, list, base64.RawURLEncoding.EncodeToString([]byte(place+strings.Repeat("x", 16))))
+
+	// Those of lists of our own are of another kind, even for a list of that name.
+	last := tenants.ConnectionID{UUID: uuid.New()}
+	ours, err := s.Cursor(tenant, list, last)
+	ok(t, err)
+	refused("a cursor of a list of ours", tenant, list, ours)
+	theirs, err := s.PrismaCursor(tenant, list, string(last.UUID[:]))
+	ok(t, err)
+	if got, err := s.ParseCursor(tenant, list, theirs); fault.KindOf(err) != fault.InvalidRequest {
+		t.Errorf("a list of ours takes a cursor of Prisma's: %s, %v", got, err)
+	}
+}
