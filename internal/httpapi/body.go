@@ -22,6 +22,12 @@ const (
 	maxBody = 64 << 10
 	// maxDepth bounds how deep JSON may nest; our deepest schema has three levels.
 	maxDepth = 16
+	// maxValues bounds how many values a body has, names included; the widest that makes
+	// sense changes forty metadata. Each that is wrong costs the validator much more than
+	// its bytes.
+	maxValues = 256
+	// maxDigits bounds how long a number is written; an int64 has twenty characters.
+	maxDigits = 40
 	// maxLimit is the most items of a page, and how many it has when nobody says.
 	maxLimit = 100
 )
@@ -33,7 +39,8 @@ const (
 // What can't be parsed or breaks the schema is a fault.InvalidRequest, a value that is
 // refused a fault.InvalidValue; both point at every field that is wrong.
 func readBody(r *http.Request, schema *openapi3.Schema) error {
-	if media, _, err := mime.ParseMediaType(r.Header.Get(echo.HeaderContentType)); err != nil || media != echo.MIMEApplicationJSON {
+	media, _, err := mime.ParseMediaType(r.Header.Get(echo.HeaderContentType))
+	if err != nil || media != echo.MIMEApplicationJSON || r.Header.Get(echo.HeaderContentEncoding) != "" {
 		return echo.NewHTTPError(http.StatusUnsupportedMediaType)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
@@ -87,45 +94,59 @@ func checkJSON(body []byte) error {
 	}
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber()
-	_, err := walkJSON(decoder, "", 0)
+	walk := jsonWalk{decoder: decoder}
+	_, err := walk.value("", 0)
 	return err
 }
 
-func walkJSON(decoder *json.Decoder, pointer string, depth int) (json.Token, error) {
+// jsonWalk goes through the values of a body.
+type jsonWalk struct {
+	decoder *json.Decoder
+	values  int // so far, names included
+}
+
+// value reads the next value, which is at pointer.
+func (w *jsonWalk) value(pointer string, depth int) (json.Token, error) {
 	if depth > maxDepth {
 		return nil, badBody("", "The body is nested too deep.", nil)
 	}
-	token, err := decoder.Token()
+	if w.values++; w.values > maxValues {
+		return nil, badBody("", "The body has more values than any call takes.", nil)
+	}
+	token, err := w.decoder.Token()
 	if err != nil {
 		return nil, badBody(pointer, "This is not valid JSON.", err)
 	}
 	if text, ok := token.(string); ok && strings.ContainsRune(text, utf8.RuneError) {
 		return nil, badBody(pointer, "The text has characters that are not valid Unicode.", nil)
 	}
+	if number, ok := token.(json.Number); ok && len(number) > maxDigits {
+		return nil, badBody(pointer, "The number has too many digits.", nil)
+	}
 	open, ok := token.(json.Delim)
 	if !ok || open == '}' || open == ']' {
 		return token, nil
 	}
 	seen := map[string]bool{}
-	for i := 0; decoder.More(); i++ {
+	for i := 0; w.decoder.More(); i++ {
 		child := pointer + "/" + strconv.Itoa(i)
 		if open == '{' {
-			name, err := walkJSON(decoder, pointer, depth+1)
+			name, err := w.value(pointer, depth+1)
 			if err != nil {
 				return nil, err
 			}
 			text, _ := name.(string)
 			child = pointer + plainPointer(text)
 			if seen[text] {
-				return nil, badBody(pointer, "A field is given twice.", nil)
+				return nil, badBody(child, "This field is given twice.", nil)
 			}
 			seen[text] = true
 		}
-		if _, err := walkJSON(decoder, child, depth+1); err != nil {
+		if _, err := w.value(child, depth+1); err != nil {
 			return nil, err
 		}
 	}
-	_, err = decoder.Token() // the closing bracket
+	_, err = w.decoder.Token() // the closing bracket
 	return token, err
 }
 

@@ -22,11 +22,11 @@ func TitleOf(name string) string {
 	return explain(fault.Kind(name)).Title
 }
 
-// ReadBody holds a request's body against that of an operation.
-func ReadBody(r *http.Request, operationID string) error {
+// BodyReader holds the bodies of requests against that of an operation.
+func BodyReader(operationID string) (func(*http.Request) error, error) {
 	operations, err := loadOperations()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return readBody(r, operations[operationID].body)
+	return func(r *http.Request) error { return readBody(r, operations[operationID].body) }, nil
 }
