@@ -220,9 +220,7 @@ func (w *World) keys(t *testing.T) (*sealing.Keyset, []sealing.CookieKeys) {
 func (w *World) listen(t *testing.T) {
 	t.Helper()
 	server := httptest.NewUnstartedServer(w.record.watch(w.API))
-	server.Config.MaxHeaderBytes = 32 << 10
-	server.Config.ReadHeaderTimeout = 10 * time.Second
-	server.Config.ErrorLog = slog.NewLogLogger(slog.NewJSONHandler(&w.record.raw, nil), slog.LevelWarn)
+	server.Config = httpapi.NewHTTPServer(server.Config.Handler, slog.New(slog.NewJSONHandler(&w.record.raw, nil)))
 	server.Start()
 	t.Cleanup(server.Close)
 	w.listener = server.Listener.Addr().String()

@@ -14,6 +14,9 @@ import (
 // seconds, and the memory that they take has a bound.
 const MaxConnections = 4096
 
+// MaxHeader is the most bytes that a request's line and its header may have together.
+const MaxHeader = 32 << 10
+
 // NewHTTPServer returns a server with the limits that hold for every request, whoever sends
 // it and wherever it goes. Handlers that take longer, such as the pass-through's, move the
 // deadlines of their own connection.
@@ -24,7 +27,7 @@ func NewHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      120 * time.Second, // a creating call may take a minute
 		IdleTimeout:       120 * time.Second,
-		MaxHeaderBytes:    32 << 10,
+		MaxHeaderBytes:    MaxHeader - 4<<10, // net/http reads 4 KiB more
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
 }

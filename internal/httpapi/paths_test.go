@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/connect-prisma/server/internal/apitest"
+	"github.com/connect-prisma/server/internal/httpapi"
 )
 
 // raw sends bytes and returns the status of the answer, 0 when the connection was
@@ -80,11 +81,17 @@ func TestRequestsThatHTTPItselfForbids(t *testing.T) {
 	auth := "Authorization: Bearer " + w.Tenant.Key + "\r\n"
 	head := "Host: localhost:8080\r\n" + auth
 	post := "POST /v1/connect-sessions HTTP/1.1\r\n" + head + "Content-Type: application/json\r\n"
+	ofSize := func(bytes int) string {
+		line := "GET /v1/connections HTTP/1.1\r\n" + head + "Connection: close\r\nX-Long: "
+		return line + strings.Repeat("x", bytes-len(line)-4) + "\r\n\r\n"
+	}
 	tests := map[string]struct {
 		request string
 		status  []int
 	}{
-		"headers above 32 KiB":  {"GET /v1/connections HTTP/1.1\r\n" + head + "X-Long: " + strings.Repeat("x", 40<<10) + "\r\n\r\n", []int{431, 0}},
+		"headers of 32 KiB":     {ofSize(httpapi.MaxHeader), []int{200}},
+		"and one byte more":     {ofSize(httpapi.MaxHeader + 1), []int{431}},
+		"headers above 32 KiB":  {ofSize(40 << 10), []int{431, 0}},
 		"path above 32 KiB":     {"GET /v1/" + strings.Repeat("x", 40<<10) + " HTTP/1.1\r\n" + head + "\r\n", []int{431, 0}},
 		"NUL in the path":       {"GET /v1/conn\x00ections HTTP/1.1\r\n" + head + "\r\n", []int{400}},
 		"NUL in a header":       {"GET /v1/connections HTTP/1.1\r\n" + head + "X-A: a\x00b\r\n\r\n", []int{400}},
@@ -176,7 +183,9 @@ func TestWrongMethodsAreTold(t *testing.T) {
 	}
 	methods["/oauth/callback"] = []string{http.MethodGet}
 	methods["/connect/:token"] = []string{http.MethodGet, http.MethodHead, http.MethodPost}
-	methods["/healthz"] = []string{http.MethodGet, http.MethodHead}
+	for _, path := range []string{"/", "/robots.txt", "/docs", "/openapi.json", "/problems", "/problems/not-found", "/healthz", "/readyz"} {
+		methods[path] = []string{http.MethodGet, http.MethodHead}
+	}
 	tried := 0
 	for path, allowed := range methods {
 		filled, _ := route{path: path}.fill(map[string]string{

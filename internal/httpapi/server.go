@@ -122,15 +122,15 @@ func (s *Server) routes() {
 	e.GET("/oauth/callback", s.callback)
 
 	// Everybody.
-	e.GET("/", s.front)
-	e.GET("/robots.txt", robots)
-	e.GET("/docs", s.showReference)
-	e.GET("/openapi.json", s.showContract)
-	e.GET("/problems", s.listProblems)
-	e.GET("/problems/:kind", s.showProblem)
-	e.Match([]string{http.MethodGet, http.MethodHead}, "/healthz", s.healthz)
-	e.Match([]string{http.MethodGet, http.MethodHead}, "/readyz", s.readyz)
-	e.GET("/static/*", echo.WrapHandler(s.cfg.Pages.Static()))
+	for path, show := range map[string]echo.HandlerFunc{
+		"/": s.front, "/robots.txt": robots,
+		"/docs": s.showReference, "/openapi.json": s.showContract, "/problems": s.listProblems, "/problems/:kind": s.showProblem,
+		"/healthz": s.healthz, "/readyz": s.readyz,
+		"/static/*": echo.WrapHandler(s.cfg.Pages.Static()),
+	} {
+		e.GET(path, show)
+		e.HEAD(path, show) // net/http leaves the body out
+	}
 	if s.cfg.MountAdmin != nil {
 		s.cfg.MountAdmin(e.Group("/admin"))
 	}
