@@ -58,6 +58,7 @@
   const send = async (form) => {
     const output = form.querySelector("output");
     const button = form.querySelector("button");
+    if (button.ariaDisabled === "true") return; // one call at a time
     if (key.value.trim() === "") {
       show(output, "Give an API key first.", "");
       key.focus();
@@ -67,7 +68,7 @@
     const address = addressOf(form);
     if (method === "DELETE" && !window.confirm("Really " + method + " " + address + "?")) return;
     const body = form.querySelector("textarea")?.value;
-    button.disabled = true;
+    button.ariaDisabled = "true"; // not disabled, which would take the focus away
     show(output, "Sent. Waiting for the answer …", "");
     try {
       const answer = await fetch(address, {
@@ -79,7 +80,7 @@
     } catch {
       show(output, "No answer came back.", "");
     }
-    button.disabled = false;
+    button.ariaDisabled = null;
   };
 
   for (const part of document.querySelectorAll(".try")) part.hidden = false;

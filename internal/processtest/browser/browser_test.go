@@ -322,6 +322,9 @@ func reference(t *testing.T, d *processtest.Dev, b *tab) {
 		b.focus(form + " button")
 		b.press(kb.Enter)
 		b.see(form + " output pre")
+		if !evaluate[bool](b, "document.activeElement.matches('"+form+" button')") {
+			t.Errorf("%s: the call has taken the focus from its button", id)
+		}
 		return b.text(form + " output")
 	}
 	if said := call("listRegions", nil); !strings.Contains(said, "answered 200") || !strings.Contains(said, "eu-central-1") {
