@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -71,6 +72,13 @@ type Problem struct { //nolint:errname // the word that RFC 9457 and the contrac
 	// ProjectID is, with DefaultDatabase, the project that the database goes with.
 	ProjectID string `json:"projectId"`
 
+	// OperationID is, with PrismaUnavailable, what the events bear that tell whether
+	// something was made after all; "" when it is known that nothing was.
+	OperationID string `json:"operationId"`
+	// Outcome is, with PrismaUnavailable in the pass-through, whether a call that changes
+	// something may have happened: "not_sent" or "unknown".
+	Outcome string `json:"outcome"`
+
 	// RetryAfter is the server's advice, at most an hour; 0: it gave none.
 	RetryAfter time.Duration `json:"-"`
 }
@@ -84,9 +92,19 @@ type FieldError struct {
 	Detail string `json:"detail"`
 }
 
-// Error is for the log. It leaves Detail out, which may name the user's things.
+// Error is for the log. It leaves Detail out, which may name the user's things, but says
+// what to change: Errors repeat nothing of the request but the names of its fields.
 func (p *Problem) Error() string {
-	return fmt.Sprintf("connect prisma: %d %s (request %q)", p.Status, p.Kind, p.RequestID)
+	var text strings.Builder
+	fmt.Fprintf(&text, "connect prisma: %d %s (request %q)", p.Status, p.Kind, p.RequestID)
+	for i, one := range p.Errors {
+		separator := "; "
+		if i == 0 {
+			separator = ": "
+		}
+		text.WriteString(separator + strings.TrimSpace(one.Pointer+" "+one.Detail))
+	}
+	return text.String()
 }
 
 // newProblem reads a problem. An answer that is no problem document keeps its status and

@@ -17,8 +17,9 @@ const connect = createClient<paths>({
 class Problem extends Error {
   readonly kind?: string;
   constructor(readonly status: number, readonly problem?: components["schemas"]["Problem"]) {
-    super(`${status} ${problem?.type} (request ${problem?.requestId})`);
-    this.kind = problem?.type.split("/").pop();
+    const fields = problem?.errors?.map(({ pointer, detail }) => `\n  ${pointer} ${detail}`) ?? [];
+    super(`${status} ${problem?.type} (request ${problem?.requestId})${fields.join("")}`);
+    this.kind = problem?.type?.split("/").pop(); // a proxy's own answer has none
   }
 }
 
