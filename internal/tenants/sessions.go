@@ -166,7 +166,7 @@ func (in *NewSession) settle(ctx context.Context, tx pgx.Tx, t Tenant) error {
 		}
 		// Byte for byte: any cleverness in comparing URLs is an open redirect.
 		if !contains(t.ReturnURLs, u) {
-			bad = bad.WithField(pointer, "This URL is not registered for this tenant.")
+			bad = bad.WithField(pointer, "Use a URL that is registered for your tenant; GET /v1/tenant lists them.")
 		}
 	}
 	if len(bad.Fields) > 0 {
