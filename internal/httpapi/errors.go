@@ -110,7 +110,7 @@ func ofHTTPError(e *echo.HTTPError) (fault.Kind, int, string) {
 	case http.StatusRequestEntityTooLarge:
 		return fault.InvalidRequest, e.Code, "The body is too large; 64 KiB are allowed."
 	case http.StatusUnsupportedMediaType:
-		return fault.InvalidRequest, e.Code, "Send the body as application/json, not compressed."
+		return fault.InvalidRequest, e.Code, "Send JSON, with Content-Type: application/json and without Content-Encoding."
 	}
 	if e.Code >= 400 && e.Code < 500 {
 		return fault.InvalidRequest, http.StatusBadRequest, "The request can't be understood."
