@@ -2,6 +2,7 @@ package tenants_test
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -332,7 +333,9 @@ func TestGuessesPushNoKeysOut(t *testing.T) {
 	r := s.remember(t)
 	r.costs(t, 1, good, true)
 	for i := range 5 * tenants.RememberedKeys {
-		if asked, err := r.Present(t.Context(), strconv.Itoa(i)); err != nil || !asked {
+		asked := false
+		err := r.Present(t.Context(), strconv.Itoa(i), func(context.Context) error { asked = true; return nil })
+		if err != nil || !asked {
 			t.Fatalf("guess %d: asked %t, error %v", i, asked, err)
 		}
 		if i%100 == 0 {
@@ -345,4 +348,34 @@ func TestGuessesPushNoKeysOut(t *testing.T) {
 	if n := r.asked.Load(); n > 10 {
 		t.Errorf("a key in use was asked for %d times", n)
 	}
+}
+
+// Whoever asks first asks for all; when it hangs up, the others don't.
+func TestFirstToAskLeaves(t *testing.T) {
+	t.Parallel()
+	s := openService(t)
+	r := s.remember(t)
+	first, leave := context.WithCancel(t.Context())
+	asking := make(chan struct{})
+	var all sync.WaitGroup
+	all.Go(func() {
+		err := r.Present(first, "key", func(ctx context.Context) error {
+			close(asking)
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("the one that left: error %v", err)
+		}
+	})
+	<-asking
+	for range 10 {
+		all.Go(func() {
+			if err := r.Present(t.Context(), "key", func(context.Context) error { return nil }); err != nil {
+				t.Errorf("one that stayed: error %v", err)
+			}
+		})
+	}
+	leave()
+	all.Wait()
 }

@@ -103,10 +103,9 @@ func (s *Store) Remembered() int {
 }
 
 // Present asks the cache for a key, past the database.
-func (s *Store) Present(ctx context.Context, key string) (asked bool, err error) {
-	_, err = s.callers.get(ctx, key, func(context.Context) (presented, error) {
-		asked = true
-		return presented{holds: unlimited}, nil
+func (s *Store) Present(ctx context.Context, key string, ask func(ctx context.Context) error) error {
+	_, err := s.callers.get(ctx, key, func(ctx context.Context) (presented, error) {
+		return presented{holds: unlimited}, ask(ctx)
 	})
-	return asked, err
+	return err
 }
