@@ -3,6 +3,7 @@ package pgtest
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -55,6 +56,9 @@ type Database struct {
 	// Pool is connected as connect_app, at most 6 connections at a time. It is
 	// closed when the test ends. Nil after OpenEmpty.
 	Pool *pgxpool.Pool
+
+	mu    sync.Mutex
+	clock *pgx.Conn // that of Advance; nil: not connected yet
 }
 
 // Open returns a migrated database that is dropped when the test ends. The first
@@ -90,12 +94,23 @@ func OpenEmpty(tb testing.TB) *Database {
 // Advance moves app.now() of this database forward, or back when by is negative.
 func (d *Database) Advance(tb testing.TB, by time.Duration) {
 	tb.Helper()
-	conn, err := pgx.Connect(tb.Context(), d.AdminURL)
-	if err != nil {
-		tb.Fatalf("pgtest: connect to move the clock: %v", err)
+	// Some tests move the clock hundreds of times, and a server's process each time
+	// costs more than the statement.
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.clock == nil || d.clock.IsClosed() {
+		conn, err := pgx.Connect(tb.Context(), d.AdminURL)
+		if err != nil {
+			tb.Fatalf("pgtest: connect to move the clock: %v", err)
+		}
+		tb.Cleanup(func() { // a subtest's too: its database may stay longer
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			_ = conn.Close(context.WithoutCancel(tb.Context()))
+		})
+		d.clock = conn
 	}
-	defer conn.Close(tb.Context())
-	tag, err := conn.Exec(tb.Context(), `UPDATE app.deployment SET clock_offset = clock_offset + $1::interval`, by)
+	tag, err := d.clock.Exec(tb.Context(), `UPDATE app.deployment SET clock_offset = clock_offset + $1::interval`, by)
 	if err != nil {
 		tb.Fatalf("pgtest: move the clock: %v", err)
 	}
@@ -151,18 +166,34 @@ func (c *cluster) create(tb testing.TB, from string) *Database {
 	}
 }
 
-// exec runs one statement as the superuser on a connection of its own: a pool kept
-// for the process would look like a leak to tests that hunt for goroutines.
+// exec runs one statement as the superuser. Its connections are kept for the next one:
+// each is a process of the server. They are no pool, whose goroutines would look like a
+// leak to tests that hunt for some.
 func (c *cluster) exec(ctx context.Context, sql string) error {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, c.url(nil, ""))
+	conn, err := c.take(ctx)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
 	if _, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
-		return fmt.Errorf("execute: %w", err)
+		return errors.Join(fmt.Errorf("execute: %w", err), conn.Close(context.WithoutCancel(ctx)))
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.idle = append(c.idle, conn)
 	return nil
+}
+
+// take returns an idle connection, or a new one.
+func (c *cluster) take(ctx context.Context) (*pgx.Conn, error) {
+	c.mu.Lock()
+	if last := len(c.idle) - 1; last >= 0 {
+		defer c.mu.Unlock()
+		conn := c.idle[last]
+		c.idle = c.idle[:last]
+		return conn, nil
+	}
+	c.mu.Unlock()
+	return pgx.Connect(ctx, c.url(nil, "")) //nolint:wrapcheck // exec says what it was for
 }

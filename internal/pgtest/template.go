@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -37,6 +38,9 @@ type cluster struct {
 	admin    *url.URL
 	template string
 	strategy string // clause of CREATE DATABASE
+
+	mu   sync.Mutex
+	idle []*pgx.Conn // to the server's own database, as the superuser
 }
 
 // newCluster makes the roles and the template of a server, unless another process
