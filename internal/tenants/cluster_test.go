@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -184,8 +185,50 @@ func (c *cluster) stop(how syscall.Signal) {
 	c.gone = nil
 }
 
-// primary returns a started cluster with the schema in a database "connect".
+// primary returns a started cluster with the schema in a database "connect": a copy of
+// one that all of them are copies of.
 func primary(t *testing.T) *cluster {
+	t.Helper()
+	c := newCluster(t)
+	c.copyPattern()
+	c.start()
+	return c
+}
+
+// pattern is what clusters are copied from: to make one and to migrate it takes seconds
+// of two processors.
+var pattern struct {
+	once sync.Once
+	home string // "": it could not be made
+}
+
+// copyPattern puts a copy of the pattern's files into the cluster, and makes the pattern
+// first if there is none. All copies are one cluster by their system identifier.
+func (c *cluster) copyPattern() {
+	c.t.Helper()
+	pattern.once.Do(func() {
+		made := newCluster(c.t)
+		made.setUp()
+		made.stop(syscall.SIGINT)
+		keep := made.home + "-pattern"
+		ok(c.t, os.Rename(made.home, keep))
+		pattern.home = keep
+	})
+	if pattern.home == "" {
+		c.t.Fatal("there is no cluster to copy")
+	}
+	c.run("cp", "-a", filepath.Join(pattern.home, "data"), c.data())
+}
+
+// removePattern is for the end of the process.
+func removePattern() {
+	if pattern.home != "" {
+		_ = os.RemoveAll(pattern.home)
+	}
+}
+
+// another returns a started cluster with the schema that is no copy of any other.
+func another(t *testing.T) *cluster {
 	t.Helper()
 	c := newCluster(t)
 	c.setUp()

@@ -25,7 +25,8 @@ func TestDatabaseDiskFull(t *testing.T) {
 		t.Logf("no disk of its own (%v): the database takes no writes instead", err)
 		fill = func(m *moving) { m.sql(t, `ALTER ROLE connect_app SET default_transaction_read_only = on`) }
 	}
-	c.setUp()
+	c.copyPattern()
+	c.start()
 	m := openMoving(t, c)
 	e := startTokenEndpoint(t, "refresh-1")
 	refresher, connection := newRefresher(t, e), m.PrismaConnection(m.owner, m.id)

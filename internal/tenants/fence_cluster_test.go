@@ -256,7 +256,7 @@ func TestCopiedDatabase(t *testing.T) {
 	m := openMoving(t, c)
 	dump := filepath.Join(c.home, "dump")
 	c.run("pg_dump", "-Fc", "-f", dump, c.url("postgres", "connect"))
-	other := primary(t)
+	other := another(t)
 	other.sql("postgres", `CREATE DATABASE restored OWNER connect_owner`)
 	if c.as != nil {
 		c.run("chmod", "a+r", dump)

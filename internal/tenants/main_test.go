@@ -8,5 +8,6 @@ import (
 
 func TestMain(m *testing.M) {
 	pgtest.Overlap(m)
+	defer removePattern()
 	m.Run()
 }
