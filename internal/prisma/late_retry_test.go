@@ -213,14 +213,7 @@ func TestProbeThatNeverGoesWell(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStorage(t, pair("r", 61*time.Minute))
-		stored, err := s.Tokens(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		first, err := s.Claim(t.Context(), stored)
-		if err != nil {
-			t.Fatal(err)
-		}
+		first := s.taken(t)
 		settle(prisma.Unknown)(t, s.MemoryStorage, first)
 		server := newAuthServer(0, "r")
 		r := newRefresher(t, probing{server, func() error { return errStorage }})

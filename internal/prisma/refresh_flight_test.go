@@ -132,14 +132,7 @@ func TestSuspectConnectionIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStorage(t, pair("r", 53*time.Minute))
-		stored, err := s.Tokens(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		claim, err := s.Claim(t.Context(), stored)
-		if err != nil {
-			t.Fatal(err)
-		}
+		claim := s.taken(t)
 		if err := s.Settle(t.Context(), claim, prisma.Unknown); err != nil {
 			t.Fatal(err)
 		}
@@ -261,14 +254,7 @@ func TestReturnedLeaseIsTakenOver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStorage(t, pair("r", 2*time.Hour))
-		stored, err := s.Tokens(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		claim, err := s.Claim(t.Context(), stored)
-		if err != nil {
-			t.Fatal(err)
-		}
+		claim := s.taken(t)
 		time.AfterFunc(time.Second, func() { _ = s.Settle(context.Background(), claim, prisma.NotSent) })
 		start := now()
 		got, err := newRefresher(t, newAuthServer(0, "r")).AccessToken(t.Context(), connection("c", s))

@@ -128,6 +128,20 @@ func newStorage(t *testing.T, tokens prisma.Tokens) *storage {
 	return s
 }
 
+// taken claims the refresh of the stored pair, as another process of before would have.
+func (s *storage) taken(t *testing.T) prisma.Claim {
+	t.Helper()
+	stored, err := s.Tokens(t.Context())
+	if err != nil {
+		t.Fatalf("Tokens() error = %v", err)
+	}
+	claim, err := s.Claim(t.Context(), stored)
+	if err != nil {
+		t.Fatalf("Claim() error = %v", err)
+	}
+	return claim
+}
+
 func (s *storage) Claim(ctx context.Context, refused prisma.Tokens) (prisma.Claim, error) {
 	if s.beforeClaim != nil {
 		s.beforeClaim()
