@@ -17,10 +17,13 @@ func TestSaveAgainAfterAnUnknownCommit(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		l := openLeased(t)
 		wire := &cutter{}
-		storage := l.store(t, tenants.Config{Pool: l.db.Pool, TokenPool: openPool(t, l.db.AppURL, 1, wire)}).
-			TokensOf(l.owner, l.id)
+		pool := openPool(t, l.db.AppURL, 1, wire)
+		storage := l.store(t, tenants.Config{Pool: l.db.Pool, TokenPool: pool}).TokensOf(l.owner, l.id)
 		claim := l.due(t)
 		fresh := next(claim, "2")
+		// A save does not wait long for a new connection, which on a busy machine takes its time.
+		connected := func() { ok(t, pool.Ping(t.Context())) }
+		connected()
 		wire.arm(1, after, false)
 		if err := storage.Save(t.Context(), claim, fresh); !postgres.CommitUnknown(err) {
 			t.Fatalf("COMMIT cut, after = %t: Save() = %v, want an unknown commit", after, err)
@@ -33,6 +36,7 @@ func TestSaveAgainAfterAnUnknownCommit(t *testing.T) {
 		if got := l.state(t).Generation; got != generation {
 			t.Fatalf("COMMIT cut, after = %t: generation = %d", after, got)
 		}
+		connected()
 		for range 2 {
 			if err := storage.Save(t.Context(), claim, fresh); err != nil {
 				t.Errorf("COMMIT cut, after = %t: saving again = %v", after, err)
