@@ -17,7 +17,7 @@ import (
 func TestReplayingTheAuditLog(t *testing.T) {
 	t.Parallel()
 	s := openService(t)
-	everything(t, s, newMutant(t, s))
+	everything(t, s)
 	f := s.furnish(t, "Bolt")
 	paused := true
 	_, err := s.UpdateTenant(t.Context(), tenants.System(), f.tenant, tenants.TenantChange{Paused: &paused})

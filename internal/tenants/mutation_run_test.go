@@ -19,9 +19,8 @@ import (
 
 // everything calls every method of the store that works in a tenant's scope, so that
 // each of its statements runs at least once.
-func everything(t *testing.T, s *service, m *mutant) {
+func everything(t *testing.T, s *service) {
 	t.Helper()
-	s.Store = m.store(s)
 	f := s.furnish(t, "Acme")
 	s.everyKey(t, f)
 	s.everySession(t, f)

@@ -325,7 +325,8 @@ func TestQueriesWithoutTheirTenant(t *testing.T) {
 	t.Parallel()
 	s := openService(t)
 	m := newMutant(t, s)
-	everything(t, s, m)
+	s.Store = m.store(s)
+	everything(t, s)
 	for _, leak := range m.leaks() {
 		t.Error(leak)
 	}
