@@ -249,8 +249,10 @@ func entriesDue(ctx context.Context, tx pgx.Tx, last checkpoint, from int64) ([]
 }
 
 // sweepLedger writes the found_saved of pairs whose saved was lost: a crash between the
-// two, or a write behind the save that failed. What is older than the last checkpoint's
-// overlap is found by the connection's next claim.
+// two, or a write behind the save that failed. It looks at what began since the last
+// checkpoint, less its overlap; the rest is found by the connection's next claim. A
+// connection that was refused meanwhile has none, so it is found by when it was saved,
+// however long its process stood still.
 func (s *Store) sweepLedger(ctx context.Context) error {
 	const batch = 500
 	var after chain
@@ -263,12 +265,17 @@ func (s *Store) sweepLedger(ctx context.Context) error {
 			}
 			// One whose save was a moment ago is being written just now.
 			rows, err := tx.Query(ctx, `
-				SELECT DISTINCT c.tenant_id, c.id FROM refresh_ledger b
-				JOIN connections c ON c.tenant_id = b.tenant_id AND c.id = b.connection_id AND c.generation > c.ledger_generation
-				WHERE b.entry = 'begun' AND b.at > least($1::timestamptz, app.now() - ($1::timestamptz - app.now())) - $2::interval
-				  AND b.at < app.now() - interval '1 minute'
-				  AND (c.tenant_id, c.id) > ($3::uuid, $4::uuid)
-				ORDER BY c.tenant_id, c.id LIMIT $5`, last.upto, checkpointOverlap, after.tenant, after.id, batch)
+				WITH since AS (SELECT least($1::timestamptz, app.now() - ($1::timestamptz - app.now())) - $2::interval AS at)
+				SELECT tenant_id, id FROM (
+					SELECT c.tenant_id, c.id FROM refresh_ledger b
+					JOIN connections c ON c.tenant_id = b.tenant_id AND c.id = b.connection_id AND c.generation > c.ledger_generation
+					WHERE b.entry = 'begun' AND b.at > (SELECT at FROM since) AND b.at < app.now() - interval '1 minute'
+					UNION
+					SELECT tenant_id, id FROM connections
+					WHERE status = 'needs_reconnect' AND generation > ledger_generation
+					  AND updated_at > (SELECT at FROM since) AND updated_at < app.now() - interval '1 minute'
+				) AS behind WHERE (tenant_id, id) > ($3::uuid, $4::uuid)
+				ORDER BY tenant_id, id LIMIT $5`, last.upto, checkpointOverlap, after.tenant, after.id, batch)
 			if err != nil {
 				return fmt.Errorf("find lost ledger entries: %w", err)
 			}

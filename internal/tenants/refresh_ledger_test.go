@@ -148,6 +148,14 @@ func TestLedgerOfEveryOutcome(t *testing.T) {
 			ok(t, l.Wait(t.Context()))
 			ok(t, l.Settle(t.Context(), second, prisma.InvalidGrant))
 		}, []string{"begun g1", "begun late g1", "saved 2 g2", "invalid_grant 3 g1"}},
+		"left open, its late retry refused, and then the first is saved": {func(t *testing.T, l *leased) {
+			t.Helper()
+			first := l.due(t)
+			l.db.Advance(t, late)
+			ok(t, l.Settle(t.Context(), l.due(t), prisma.InvalidGrant))
+			ok(t, l.Save(t.Context(), first, next(first, "2")))
+			ok(t, l.Wait(t.Context()))
+		}, []string{"begun g1", "begun late g1", "invalid_grant 3 g1", "saved 2 g2"}},
 		"reconnected while it ran": {func(t *testing.T, l *leased) {
 			t.Helper()
 			claim := l.due(t)
@@ -296,10 +304,7 @@ func TestLostSavedIsRebuilt(t *testing.T) {
 			t.Parallel()
 			l := openLeased(t)
 			claim := l.due(t)
-			l.sql(t, `REVOKE INSERT ON refresh_ledger FROM connect_app`)
-			ok(t, l.Save(t.Context(), claim, next(claim, "2")))
-			ok(t, l.Wait(t.Context()))
-			l.sql(t, `GRANT INSERT ON refresh_ledger TO connect_app`)
+			l.saveUnwritten(t, claim)
 			l.wantState(t, "saved", state{Status: "active", Generation: 2})
 			l.wantLedger(t, "stored g1", "begun g1")
 			if summary := l.proven(t); summary.Pending != 1 {
@@ -312,6 +317,40 @@ func TestLostSavedIsRebuilt(t *testing.T) {
 			}
 		})
 	}
+}
+
+// saveUnwritten saves a claim's pair, and the row of it is lost.
+func (l *leased) saveUnwritten(t *testing.T, claim prisma.Claim) {
+	t.Helper()
+	l.sql(t, `REVOKE INSERT ON refresh_ledger FROM connect_app`)
+	ok(t, l.Save(t.Context(), claim, next(claim, "2")))
+	ok(t, l.Wait(t.Context()))
+	l.sql(t, `GRANT INSERT ON refresh_ledger TO connect_app`)
+}
+
+// A process that stood still for hours saves its pair after a late retry was refused, and
+// the row of it is lost. Nobody claims a refresh there again, and its attempt lies far
+// before the last checkpoint.
+func TestLostSavedOfARefusedConnectionIsRebuilt(t *testing.T) {
+	t.Parallel()
+	l := openLeased(t)
+	claim := l.due(t)
+	l.db.Advance(t, late)
+	ok(t, l.Settle(t.Context(), l.due(t), prisma.InvalidGrant))
+	l.db.Advance(t, 3*time.Hour)
+	l.checkpoint(t)
+	l.saveUnwritten(t, claim)
+	l.wantState(t, "saved", state{Status: "needs_reconnect", Generation: 2})
+	if summary := l.proven(t); summary.Pending != 1 || summary.Open != 1 {
+		t.Errorf("%d pairs wait for their row and %d attempts have no end, want 1 each", summary.Pending, summary.Open)
+	}
+	l.db.Advance(t, 2*time.Minute)
+	l.checkpoint(t)
+	l.wantLedger(t, "stored g1", "begun g1", "begun late g1", "invalid_grant 3 g1", "found_saved 2 g2")
+	if summary := l.proven(t); summary.Pending != 0 || summary.Open != 0 {
+		t.Errorf("%d pairs still wait for their row and %d attempts have no end", summary.Pending, summary.Open)
+	}
+	l.wantState(t, "swept", state{Status: "needs_reconnect", Generation: 2})
 }
 
 // A ledger that stands still, here behind a lock, holds up neither the save nor the
