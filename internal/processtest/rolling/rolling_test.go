@@ -38,14 +38,15 @@ const (
 //nolint:paralleltest // two of them at once would measure how busy the machine is
 func TestRolling(t *testing.T) { roll(t, "", "", "") }
 
-// TestRollingMixedVersions is TestRolling from the previous version to this one and once
-// back and forth again. Building that version takes the repository's history: a clone
-// without it fails the test, as nothing else would tell that it proves nothing there.
+// TestRollingMixedVersions is TestRolling from the previous version to this one, back to the
+// previous one and to this one again, both replicas each time. Building that version takes
+// the repository's history: a clone without it fails the test, as nothing else would tell
+// that it proves nothing there.
 //
 //nolint:paralleltest // as TestRolling
 func TestRollingMixedVersions(t *testing.T) {
 	previous := previousVersion(t)
-	roll(t, previous, "", "", previous, "")
+	roll(t, previous, "", "", previous, previous, "", "")
 }
 
 // roll starts two replicas of the previous version, brings the schema to this one, and
