@@ -80,6 +80,11 @@ func TestEveryOperationIsWhole(t *testing.T) {
 					t.Errorf("%s has a body without an example", name)
 				}
 			}
+			for _, p := range slices.Concat(item.Parameters, op.Parameters) {
+				if p.Value.Schema.Value.Type.Is("string") && p.Value.Example == nil && p.Value.Name != "cursor" {
+					t.Errorf("%s has no example of %s, which forms and collections show", name, p.Value.Name)
+				}
+			}
 			if op.RequestBody != nil {
 				if media := op.RequestBody.Value.Content.Get("application/json"); media.Schema != nil && !closed(media.Schema.Value) {
 					t.Errorf("%s takes fields that are not named", name)
