@@ -80,3 +80,59 @@ func TestAdviceAfterAnUnknownOutcome(t *testing.T) {
 		})
 	}
 }
+
+// A rotation is repeated here after a lost answer, and then refused: the one before may have
+// been done, so nobody is told that nothing was.
+func TestAdviceAfterALostRotation(t *testing.T) {
+	t.Parallel()
+	w := open(t)
+	database := w.database(t, "shop")
+	first := onPost("/rotate", lose, 1)
+	w.wire.harms(func(r *http.Request) harm {
+		if h := first(r); h != none {
+			return h
+		}
+		return onPost("/rotate", throttle, -1)(r)
+	})
+	_, err := w.RotateCredentials(t.Context(), tenants.System(), w.tenant, w.connection, database.ID, database.Credentials.ID, "")
+	if failure := faultOf(t, err, fault.PrismaUnavailable); failure.Extra["operationId"] == nil {
+		t.Errorf("%v does not name the operation", failure)
+	}
+	if opens(t, database.Credentials.ConnectionString) {
+		t.Error("nothing was rotated")
+	}
+}
+
+// A process stands still until a look goes on with its operation. Whoever has no key is not
+// told to ask again: that would make another.
+func TestAdviceWhenTakenOver(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		harm harm // to the create
+		key  string
+		kind fault.Kind
+	}{
+		"with its answer":           {none, "", fault.PrismaUnavailable},
+		"before it has credentials": {lose, "", fault.PrismaUnavailable},
+		"with a key":                {none, "k", fault.OperationInProgress},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := open(t)
+			create := onPost("/v1/projects", tc.harm, 1)
+			w.wire.harms(func(r *http.Request) harm {
+				if r.Method == http.MethodPost {
+					w.exec(t, `UPDATE operations SET attempt = attempt + 1, lease_until = app.wall_clock() + interval '1 min'`)
+					w.ahead.Add(int64(20 * time.Second))
+				}
+				return create(r)
+			})
+			err := failed(w.CreateDatabase(t.Context(), tenants.System(), w.tenant, w.connection,
+				provisioning.NewDatabase{Name: "shop", Region: "us-east-1", IdempotencyKey: tc.key}))
+			failure := faultOf(t, err, tc.kind)
+			if again := failure.RetryAfter > 0; again != (tc.key != "") || failure.NoRetry != (tc.key == "") {
+				t.Errorf("Retry-After %s, none at all: %t: %s", failure.RetryAfter, failure.NoRetry, failure.Detail)
+			}
+		})
+	}
+}

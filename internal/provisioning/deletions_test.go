@@ -27,6 +27,7 @@ var errDied = fault.New(fault.PrismaUnavailable, "The process has died.", nil)
 // deletable is something with a connection string that is kept for replays.
 type deletable struct {
 	list   string // at Prisma
+	path   string // at Prisma
 	events string // that tell of its deletion
 	delete func(s *provisioning.Service) error
 }
@@ -44,15 +45,16 @@ func (w *world) deletable(t *testing.T, kind string) deletable {
 	}
 	switch kind {
 	case "project":
-		return deletable{"/v1/projects", "database.deleted database.deleted project.deleted", func(s *provisioning.Service) error {
+		return deletable{"/v1/projects", "/v1/projects/" + project, "database.deleted database.deleted project.deleted", func(s *provisioning.Service) error {
 			return s.DeleteProject(ctx, by, w.tenant, w.connection, project)
 		}}
 	case "database":
-		return deletable{"/v1/databases", "database.deleted", func(s *provisioning.Service) error {
+		return deletable{"/v1/databases", "/v1/databases/" + made.Resource.ID, "database.deleted", func(s *provisioning.Service) error {
 			return s.DeleteDatabase(ctx, by, w.tenant, w.connection, made.Resource.ID)
 		}}
 	}
-	return deletable{"/v1/databases/" + database.ID + "/connections", "credentials.deleted", func(s *provisioning.Service) error {
+	list, path := "/v1/databases/"+database.ID+"/connections", "/v1/connections/"+database.Credentials.ID
+	return deletable{list, path, "credentials.deleted", func(s *provisioning.Service) error {
 		return s.DeleteCredentials(ctx, by, w.tenant, w.connection, database.ID, database.Credentials.ID)
 	}}
 }

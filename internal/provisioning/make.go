@@ -209,6 +209,7 @@ func (r *run) rotate(ctx context.Context, id string) (rotated Credentials, err e
 				answer, err := client.RotateConnection(ctx, id)
 				return credentialsOf(answer), err
 			})
+		r.rotated = r.rotated || outcomeOf(err) == unknown
 		if err == nil || !mayPass(err) {
 			break
 		}

@@ -80,7 +80,7 @@ const retryUnknown = 5 * time.Second
 // something else than "Prisma failed", such as a lost grant, is told instead. The
 // operation's id is told too: its events bear it.
 func errUnknown(cause error, op tenants.Operation) error {
-	if kind := fault.KindOf(cause); kind != fault.Internal && kind != fault.Conflict && !mayPass(cause) {
+	if kind := fault.KindOf(cause); kind != fault.Internal && kind != fault.Conflict && !mayPass(cause) && !takenFrom(op, cause) {
 		return cause
 	}
 	return uncertain("Prisma gave no clear answer, so it is not known whether ", cause, op)
@@ -90,10 +90,16 @@ func errUnknown(cause error, op tenants.Operation) error {
 // A cause with a kind of its own, such as that the operation is somebody else's by now, is
 // told instead.
 func errUnsaved(cause error, op tenants.Operation) error {
-	if fault.KindOf(cause) != fault.Internal {
+	if fault.KindOf(cause) != fault.Internal && !takenFrom(op, cause) {
 		return cause
 	}
 	return uncertain("This service could not write down how it ended, so take it as unknown whether ", cause, op)
+}
+
+// takenFrom reports whether somebody else goes on with an operation that its client can't
+// name: to tell that client to ask again would have it make another.
+func takenFrom(op tenants.Operation, cause error) bool {
+	return !op.Keyed && fault.KindOf(cause) == fault.OperationInProgress
 }
 
 // uncertain is the answer about an operation whose client does not learn what it did. Only

@@ -35,11 +35,15 @@ func (s *Service) RotateCredentials(ctx context.Context, by tenants.Actor, tenan
 			if err != nil {
 				return Credentials{}, tenants.Made{}, r.fails(err)
 			}
+			// From here on the string before may be dead, whatever becomes of this process.
+			if err := s.store.ForgetString(ctx, tenant, found.ID); err != nil {
+				return Credentials{}, tenants.Made{}, r.fails(err)
+			}
 			rotated, err := r.rotate(ctx, found.ID)
 			switch {
 			case err == nil:
 				return rotated, madeCredentials(rotated, databaseID), nil
-			case outcomeOf(err) == unknown:
+			case r.rotated:
 				return Credentials{}, tenants.Made{}, r.unclear(err)
 			}
 			return Credentials{}, tenants.Made{}, r.fails(err)

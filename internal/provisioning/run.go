@@ -195,7 +195,8 @@ type run struct {
 	at      scope
 	op      tenants.Operation
 	by      tenants.Actor
-	inDoubt bool // a request of this attempt may have done its work unseen
+	inDoubt bool // a request of this attempt may have made something unseen
+	rotated bool // a request of this attempt may have rotated credentials unseen
 
 	mu        sync.Mutex
 	heldSince time.Time // when the lease was last known to begin anew

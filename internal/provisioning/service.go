@@ -39,6 +39,7 @@ type Store interface {
 	FinishDeletion(ctx context.Context, by tenants.Actor, gone tenants.ResourceChange) (told bool, err error)
 	DeletionsInDoubt(ctx context.Context) ([]tenants.Deletion, error)
 	ForgetDeletions(ctx context.Context) (int, error)
+	ForgetString(ctx context.Context, tenant tenants.TenantID, credentials string) error
 
 	BeginCall(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, call tenants.OutgoingCall) (tenants.AuditedCall, error)
 	EndCall(ctx context.Context, by tenants.Actor, call tenants.AuditedCall, result tenants.CallResult) error

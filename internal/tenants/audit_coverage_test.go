@@ -22,6 +22,7 @@ var unaudited = map[string]string{
 	"BeginOperation":    "an intent; the call that follows it and what it makes are audited",
 	"RenewOperation":    "a lease",
 	"EndOperation":      "the end of an intent that made nothing; its calls are audited",
+	"ForgetString":      "erases what is about to be worthless; the rotation is audited",
 	"EraseSecrets":      "keeps a promise about time, for nobody",
 	"BeginLook":         "a lease on looking for what landed late",
 	"BeginDeletion":     "an intent; the call that follows it is audited, and what came of it",

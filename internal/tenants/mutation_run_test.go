@@ -138,6 +138,7 @@ func (s *service) everyOperation(t *testing.T, f furnished) {
 	s.db.Advance(t, 61*time.Minute)
 	begin("later") // without its secret
 	do(s.EraseSecrets(ctx))
+	do(s.ForgetString(ctx, f.tenant, "con_1"))
 	op = begin("second")
 	do(s.EndOperation(ctx, op, tenants.OperationEnd{As: tenants.OperationUnknown}))
 	begin("second")

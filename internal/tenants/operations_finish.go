@@ -179,6 +179,14 @@ func eraseSecretsOf(ctx context.Context, tx pgx.Tx, tenant TenantID, except Oper
 	return nil
 }
 
+// ForgetString erases the connection string of credentials that is kept for replays, since
+// they are about to be rotated: from then on it may open nothing.
+func (s *Store) ForgetString(ctx context.Context, tenant TenantID, credentials string) error {
+	return s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
+		return eraseSecretsOf(ctx, tx, tenant, OperationID{}, "credentials_id", credentials)
+	})
+}
+
 // EraseSecrets erases the connection strings that are kept for replays and whose
 // time is over, of every tenant. It returns how many; 0 means that nothing is left.
 func (s *Store) EraseSecrets(ctx context.Context) (int, error) {

@@ -405,6 +405,10 @@ func TestAudit(t *testing.T) {
 	status := make(chan int, 2)
 	r := newRig(t, passthrough.Limits{}, func(w http.ResponseWriter, req *http.Request) {
 		_, _ = io.Copy(io.Discard, req.Body)
+		if req.Method == http.MethodGet && strings.HasPrefix(req.URL.Path, "/v1/databases/") {
+			w.WriteHeader(http.StatusNotFound) // what is deleted is looked at before
+			return
+		}
 		w.WriteHeader(<-status)
 	})
 	for _, tc := range []struct {
@@ -412,9 +416,9 @@ func TestAudit(t *testing.T) {
 		statuses     []int
 		want         string
 	}{
-		{"DELETE", "/v1/databases/db_1", []int{204}, "begun key_1 DELETE /v1/databases/{databaseId} db_1\nended DELETE /v1/databases/{databaseId} done No Content"},
-		{"DELETE", "/v1/databases/db_1", []int{401, 404}, "begun key_1 DELETE /v1/databases/{databaseId} db_1\nended DELETE /v1/databases/{databaseId} refused Not Found"},
-		{"DELETE", "/v1/databases/db_1", []int{401, 401}, "begun key_1 DELETE /v1/databases/{databaseId} db_1\nended DELETE /v1/databases/{databaseId} refused Unauthorized"},
+		{"DELETE", "/v1/databases/db_1", []int{204}, "begun key_1 DELETE /v1/databases/{databaseId} db_1\ndeletes db_1\nended DELETE /v1/databases/{databaseId} done No Content\ntold db_1"},
+		{"DELETE", "/v1/databases/db_1", []int{401, 404}, "begun key_1 DELETE /v1/databases/{databaseId} db_1\ndeletes db_1\nended DELETE /v1/databases/{databaseId} refused Not Found\ncancelled\ntold db_1"},
+		{"DELETE", "/v1/databases/db_1", []int{401, 401}, "begun key_1 DELETE /v1/databases/{databaseId} db_1\ndeletes db_1\nended DELETE /v1/databases/{databaseId} refused Unauthorized\ncancelled"},
 		{"POST", "/v1/projects", []int{500}, "begun key_1 POST /v1/projects \nended POST /v1/projects unknown Internal Server Error"},
 		{"POST", "/v1/projects", []int{303}, "begun key_1 POST /v1/projects \nended POST /v1/projects unknown See Other"},
 		{"DELETE", "/v1/buckets/b/keys/k", []int{204}, "begun key_1 DELETE /v1/buckets/{bucketId}/keys/{keyId} k\nended DELETE /v1/buckets/{bucketId}/keys/{keyId} done No Content"},

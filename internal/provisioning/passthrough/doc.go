@@ -25,6 +25,11 @@
 // An answer that ends early breaks the client's transfer as well (ErrBroken): half an
 // answer never looks like a whole one. HTTP/1.0 has no means to say so and is refused.
 //
+// A deletion of a project, a database or credentials is told like one by a route of this
+// service: what there will be to tell is asked of Prisma and stored before the call is sent
+// (one more read), told when Prisma says that it is done, and by a look when nobody knows.
+// A rotation erases the connection string that is kept for replays before it is sent.
+//
 // While an answer goes on it is asked every 5 seconds whether its caller would still be let
 // in. One that would not gets no more of it.
 //

@@ -32,8 +32,9 @@ type exchange struct {
 	cancel context.CancelCauseFunc
 	client context.Context //nolint:containedctx // of the client's request
 
-	audited *tenants.AuditedCall // the intent, once it is written
-	last    error                // how the last attempt failed; nil: it did not
+	audited  *tenants.AuditedCall // the intent, once it is written
+	deletion *deletion            // what is to be told; nil: nothing
+	last     error                // how the last attempt failed; nil: it did not
 }
 
 func (p *Proxy) newExchange(w http.ResponseWriter, r *http.Request, in Request, to target, raw managementapi.RawRequest) *exchange {
@@ -108,6 +109,9 @@ func (x *exchange) attempt(ctx context.Context, client *prisma.Client) (*http.Re
 		if err != nil {
 			return nil, err
 		}
+		if err := x.lookAtDeletion(ctx, client); err != nil {
+			return nil, err
+		}
 		begun, err := x.store.BeginCall(ctx, x.in.By, x.in.Tenant, tenants.OutgoingCall{
 			Connection: x.in.Connection, Operation: x.op.String(), Target: x.target.id, Uses: uses,
 		})
@@ -115,6 +119,9 @@ func (x *exchange) attempt(ctx context.Context, client *prisma.Client) (*http.Re
 			return nil, err
 		}
 		x.audited, x.last = &begun, managementapi.NewFetchError(false, errors.New("not yet sent"))
+		if err := x.beforeSending(ctx); err != nil {
+			return nil, err
+		}
 	}
 	raw := x.raw
 	if x.body != nil {
@@ -130,7 +137,7 @@ func (x *exchange) attempt(ctx context.Context, client *prisma.Client) (*http.Re
 	return resp, err
 }
 
-// conclude writes how a changing call ended.
+// conclude writes how a changing call ended, and tells what it deleted.
 func (x *exchange) conclude(result tenants.CallResult) {
 	if x.audited == nil {
 		return
@@ -140,6 +147,7 @@ func (x *exchange) conclude(result tenants.CallResult) {
 			slog.String("operation", x.op.String()), slog.String("connection", x.in.Connection.String()),
 			slog.String("outcome", result.Outcome), slog.String("error", err.Error()))
 	}
+	x.tellDeletion(result)
 }
 
 // explain turns a failure to get an answer into the error for the client.

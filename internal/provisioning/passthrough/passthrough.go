@@ -23,11 +23,16 @@ const MaxBody = 10 << 20
 // may be written any more: the connection has to be cut, so that the client sees it.
 var ErrBroken = errors.New("the answer broke off")
 
-// Store finds tokens and keeps the audit log; *tenants.Store is one.
+// Store finds tokens, keeps the audit log and tells of deletions; *tenants.Store is one.
 type Store interface {
 	PrismaConnection(tenant tenants.TenantID, id tenants.ConnectionID) prisma.Connection
 	BeginCall(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, call tenants.OutgoingCall) (tenants.AuditedCall, error)
 	EndCall(ctx context.Context, by tenants.Actor, call tenants.AuditedCall, result tenants.CallResult) error
+
+	BeginDeletion(ctx context.Context, gone tenants.ResourceChange) (tenants.Deletion, error)
+	CancelDeletion(ctx context.Context, begun tenants.Deletion) error
+	FinishDeletion(ctx context.Context, by tenants.Actor, gone tenants.ResourceChange) (told bool, err error)
+	ForgetString(ctx context.Context, tenant tenants.TenantID, credentials string) error
 }
 
 // Caller makes calls with a connection's access token; *prisma.Caller is one.

@@ -93,6 +93,8 @@ type audit struct {
 	uses  [][]string // of each call
 	fail  error
 	ended chan struct{}
+
+	undeletable error // of BeginDeletion
 }
 
 func (*audit) PrismaConnection(tenants.TenantID, tenants.ConnectionID) prisma.Connection {
@@ -115,6 +117,32 @@ func (a *audit) EndCall(_ context.Context, _ tenants.Actor, call tenants.Audited
 	a.lines = append(a.lines, strings.TrimSpace("ended "+call.Operation+" "+result.Outcome+" "+http.StatusText(result.Status)))
 	a.mu.Unlock()
 	a.ended <- struct{}{}
+	return nil
+}
+
+func (a *audit) note(line string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lines = append(a.lines, line)
+}
+
+func (a *audit) BeginDeletion(_ context.Context, gone tenants.ResourceChange) (tenants.Deletion, error) {
+	a.note("deletes " + strings.Trim(strings.Join(append(gone.DatabaseIDs, gone.ProjectID, gone.DatabaseID, gone.CredentialsID), " "), " "))
+	return tenants.Deletion{ResourceChange: gone}, a.undeletable
+}
+
+func (a *audit) CancelDeletion(context.Context, tenants.Deletion) error {
+	a.note("cancelled")
+	return nil
+}
+
+func (a *audit) FinishDeletion(_ context.Context, _ tenants.Actor, gone tenants.ResourceChange) (bool, error) {
+	a.note("told " + strings.Trim(gone.ProjectID+" "+gone.DatabaseID+" "+gone.CredentialsID, " "))
+	return true, nil
+}
+
+func (a *audit) ForgetString(_ context.Context, _ tenants.TenantID, credentials string) error {
+	a.note("forgets " + credentials)
 	return nil
 }
 
