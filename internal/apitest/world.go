@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/connect-prisma/server/internal/audittest"
 	"github.com/connect-prisma/server/internal/httpapi"
 	"github.com/connect-prisma/server/internal/httpapi/limits"
 	"github.com/connect-prisma/server/internal/oauthflow"
@@ -178,15 +179,34 @@ func (w *World) build(t *testing.T, o options) {
 		PublicURL: PublicURL, Now: w.Now, Logger: log, AuthFailures: o.failures,
 	})
 	check(t, err)
-	t.Cleanup(func() { w.record.judge(t) })
+	t.Cleanup(func() {
+		w.record.judge(t)
+		w.judgeAudit(t)
+	})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
 		defer cancel()
-		if err := errors.Join(w.Flow.Wait(ctx), w.Refresher.Wait(ctx)); err != nil {
+		if err := errors.Join(w.Flow.Wait(ctx), w.Refresher.Wait(ctx), w.Store.Wait(ctx)); err != nil {
 			t.Errorf("left running: %v", err)
 		}
 	})
 	w.listen(t)
+}
+
+// judgeAudit fails the test if the audit log does not tell how everything came to stand as
+// it does.
+func (w *World) judgeAudit(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, w.DB.AdminURL)
+	check(t, err)
+	defer conn.Close(ctx)
+	_, wrong, err := audittest.Check(ctx, conn)
+	check(t, err)
+	for _, what := range wrong {
+		t.Errorf("audit log: %s", what)
+	}
 }
 
 // followChanges lets the service hear of changed keys and tenants, as serve does.
