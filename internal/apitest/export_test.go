@@ -31,3 +31,12 @@ func (r *record) forget() {
 	defer r.mu.Unlock()
 	r.exchanges, r.secrets = nil, map[string]string{}
 }
+
+// Recorded has a handler's answers recorded.
+func Recorded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := newRecorder(w)
+		defer answer.end()
+		next.ServeHTTP(answer, r)
+	})
+}

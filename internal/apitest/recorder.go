@@ -1,9 +1,11 @@
 package apitest
 
 import (
+	"bufio"
 	"bytes"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 )
@@ -49,6 +51,12 @@ func (r *recorder) FlushError() error {
 
 // Flush implements http.Flusher.
 func (r *recorder) Flush() { _ = r.FlushError() }
+
+// Hijack implements http.Hijacker. Whoever takes the connection leaves nothing to pass on.
+func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	r.flushed = true
+	return http.NewResponseController(r.to).Hijack() //nolint:wrapcheck // the handler's own
+}
 
 // end passes on what is left to pass on.
 func (r *recorder) end() {
