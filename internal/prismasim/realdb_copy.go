@@ -57,7 +57,7 @@ func (p *realServer) restore(ctx context.Context, from, target, fromOwner string
 	}
 	var err error
 	if from == "" {
-		err = p.exec(ctx, "CREATE DATABASE "+quote(next)+" OWNER "+quote(target)+" TEMPLATE template0")
+		err = p.exec(ctx, "CREATE DATABASE "+quote(next)+" OWNER "+quote(target)+" TEMPLATE template0"+p.strategy)
 		if err == nil {
 			err = p.closeDatabase(ctx, next)
 		}
