@@ -233,7 +233,8 @@ func (s *Store) appendLedger(ctx context.Context, tx pgx.Tx, head *ledgerHead, r
 var errSpentInLedger = errors.New("the refresh ledger knows a newer pair than the connection's row holds")
 
 // catchUp brings the chain to the pair that is stored, in case a saved was lost on
-// its way: the save itself is one statement and waits for no ledger.
+// its way: the save itself is one statement and waits for no ledger. What the save would
+// have told is told.
 func (s *Store) catchUp(ctx context.Context, tx pgx.Tx, head *ledgerHead) error {
 	if head.stored <= head.generation {
 		return nil
@@ -257,7 +258,10 @@ func (s *Store) catchUp(ctx context.Context, tx pgx.Tx, head *ledgerHead) error 
 	if attempt != 0 {
 		row.entry, row.attempt = entryFoundSaved, attempt
 	}
-	return s.appendLedger(ctx, tx, head, row, refresh)
+	if err := s.appendLedger(ctx, tx, head, row, refresh); err != nil {
+		return err
+	}
+	return s.tellRecovered(ctx, tx, head.chain, head.stored)
 }
 
 // openAttempt returns the sequence of the last attempt with a generation that the entry

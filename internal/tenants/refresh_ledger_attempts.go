@@ -155,11 +155,31 @@ func (t *TokenStorage) noteSave(ctx context.Context, claim prisma.Claim, refresh
 			if err := t.savedInLedger(ctx, tx, claim, refresh); err != nil || !recovered {
 				return err
 			}
-			return t.store.record(ctx, tx, t.tenant, System(), change{event: EventRecovered, target: t.id.String(), data: map[string]any{
-				"connectionId": t.id.String(), "generation": claim.Current.Generation + 1,
-			}})
+			return t.store.tellRecovered(ctx, tx, t.chain(), claim.Current.Generation+1)
 		})
 	}()
+}
+
+// tellRecovered tells that a connection lives which was given up, unless it was told: it
+// looks at what was told last. The save that brought it back waits for nothing, and may
+// have been all that its process did.
+func (s *Store) tellRecovered(ctx context.Context, tx pgx.Tx, c chain, generation int64) error {
+	var untold bool
+	err := tx.QueryRow(ctx, `
+		SELECT status IN ('active', 'suspect') AND coalesce((
+			SELECT a.action = $4 FROM audit_log a
+			WHERE a.tenant_id = $1 AND a.target = $3 AND a.action IN ($4, $5, $6, $7, $8) ORDER BY a.sequence DESC LIMIT 1), false)
+		FROM connections WHERE tenant_id = $1 AND id = $2`, c.tenant, c.id, c.id.String(),
+		EventNeedsReconnect, EventRecovered, EventConnected, EventReconnected, auditConfirmed).Scan(&untold)
+	if err != nil {
+		return fmt.Errorf("look whether a recovery was told: %w", err)
+	}
+	if !untold {
+		return nil
+	}
+	return s.record(ctx, tx, c.tenant, System(), change{event: EventRecovered, target: c.id.String(), data: map[string]any{
+		"connectionId": c.id.String(), "generation": generation,
+	}})
 }
 
 // storeInLedger writes that a new grant or an imported pair was stored under a

@@ -232,6 +232,7 @@ func (t *TokenStorage) Save(ctx context.Context, claim prisma.Claim, fresh prism
 		// somebody else moved the row on.
 		row, err := t.read(ctx, tx, "")
 		if err == nil && row.tokens.Generation == next && row.tokens.Access == fresh.Access && row.tokens.Refresh == fresh.Refresh {
+			recovered = true // perhaps, by that earlier attempt
 			return nil
 		}
 		if err != nil && fault.KindOf(err) != fault.NotFound {

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/connect-prisma/server/internal/fault"
 	"github.com/connect-prisma/server/internal/postgres"
 	"github.com/connect-prisma/server/internal/prisma"
@@ -193,7 +195,48 @@ func TestSaveAfterTheLeaseIsOver(t *testing.T) {
 		if got := l.stored(t).Access; got != "access-2" {
 			t.Errorf("stored %q", got)
 		}
+		l.proven(t)
 	})
+	for name, again := range map[string]func(t *testing.T, l *leased, save func() error){
+		"the save is repeated": func(t *testing.T, l *leased, save func() error) {
+			t.Helper()
+			ok(t, save())
+			ok(t, l.Wait(t.Context()))
+		},
+		"the sweep comes": func(t *testing.T, l *leased, _ func() error) {
+			t.Helper()
+			l.db.Advance(t, 2*time.Minute)
+			l.checkpoint(t)
+		},
+		"the next refresh comes": func(t *testing.T, l *leased, _ func() error) {
+			t.Helper()
+			l.exchange(t, uuid.NewString())
+		},
+	} {
+		t.Run("it was given up, and whoever saved died before it was told: "+name, func(t *testing.T) {
+			t.Parallel()
+			l := openLeased(t)
+			claim := l.due(t)
+			stored := l.stored(t)
+			l.db.Advance(t, prisma.RefreshTokenLife)
+			_, err := l.Claim(t.Context(), stored)
+			wantKind(t, "Claim()", err, fault.ReconnectRequired)
+			save := func() error { return l.Save(t.Context(), claim, next(claim, "2")) }
+			l.sql(t, `REVOKE INSERT ON refresh_ledger, audit_log FROM connect_app`)
+			ok(t, save())
+			ok(t, l.Wait(t.Context()))
+			l.sql(t, `GRANT INSERT ON refresh_ledger, audit_log TO connect_app`)
+			for range 2 {
+				again(t, l, save)
+			}
+			for _, table := range []string{`events WHERE type`, `audit_log WHERE action`} {
+				if n := one[int](t, l.service, `SELECT count(*) FROM `+table+` = 'connection.recovered'`); n != 1 {
+					t.Errorf("%d %s, want 1", n, table)
+				}
+			}
+			l.proven(t)
+		})
+	}
 	// Prisma has said that the grant is dead: a pair of it is of no use.
 	t.Run("its late retry was refused", func(t *testing.T) {
 		t.Parallel()
