@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/connect-prisma/server/internal/audittest"
 	"github.com/connect-prisma/server/internal/processtest"
+	"github.com/connect-prisma/server/internal/tenants"
 )
 
 // auditKills is how often TestKilledWhileChanging kills; the promise is about 500.
@@ -149,7 +151,7 @@ func (c *changing) wantAudited(t *testing.T) {
 		SELECT max(at) FROM audit_log WHERE action = 'connection.update')`); n != 0 {
 		t.Error("the connection's metadata is of another time than the log says")
 	}
-	unsaid := c.wantAnnounced(t)
+	unsaid := c.wantAnnounced(t, db)
 	out := c.Installation.Command(t, "", "ledger", "verify") // fails with a finding
 	t.Logf("%d kills; %d calls answered, %d not; %d rows rebuild the status of %d things; %d calls to Prisma have no end; %s",
 		*auditKills, c.answered.Load(), c.unanswered.Load(), replay.Rows, replay.Things, unsaid, strings.SplitN(out, "\n", 2)[0])
@@ -157,10 +159,61 @@ func (c *changing) wantAudited(t *testing.T) {
 
 // wantAnnounced compares what is at Prisma with what the log announced, and returns how
 // many calls were under way when their replica died.
-func (c *changing) wantAnnounced(t *testing.T) (unsaid int) {
+func (c *changing) wantAnnounced(t *testing.T, db *pgx.Conn) (unsaid int) {
+	t.Helper()
+	names, ids := c.projects(t)
+	announced := map[string]bool{} // by their operations' ids, then by their own
+	for _, sql := range []string{
+		`SELECT details->>'operationId' FROM audit_log WHERE action = 'prisma_call.begun' AND details->>'operation' = 'createProject'`,
+		`SELECT target FROM audit_log WHERE action = 'prisma_call.begun' AND details->>'operation' = 'deleteProject'`,
+	} {
+		for _, id := range collect[string](t, db, sql) {
+			announced[id] = true
+		}
+	}
+	made := map[string]bool{} // by their names, which no two have
+	for _, o := range collect[struct {
+		ID   tenants.OperationID
+		Name string
+	}](t, db, `SELECT id, request->>'name' FROM operations`) {
+		made[o.Name] = announced[o.ID.String()]
+	}
+	for _, name := range names {
+		if !made[name] {
+			t.Errorf("the project %s was made, and the log did not announce it", name)
+		}
+	}
+	for _, id := range collect[string](t, db, `SELECT target FROM audit_log WHERE action = 'project.created'`) {
+		if !slices.Contains(ids, id) && !announced[id] {
+			t.Errorf("the project %s is gone, and the log did not announce it", id)
+		}
+	}
+	return c.Count(t, `SELECT count(*) FROM audit_log b WHERE action = 'prisma_call.begun' AND sequence NOT IN (
+		SELECT (details->>'begun')::bigint FROM audit_log WHERE action = 'prisma_call.ended')`)
+}
+
+func collect[T any](t *testing.T, db *pgx.Conn, sql string) []T {
+	t.Helper()
+	rows, err := db.Query(t.Context(), sql)
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := pgx.RowToStructByPos[T]
+	if _, plain := any(*new(T)).(string); plain {
+		by = pgx.RowTo[T]
+	}
+	list, err := pgx.CollectRows(rows, by)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// projects are those at Prisma.
+func (c *changing) projects(t *testing.T) (names, ids []string) {
 	t.Helper()
 	last := processtest.StartServe(t, c.Installation.With(nil))
-	there := map[string]bool{}
+	defer last.Stop(t, syscall.SIGTERM)
 	for cursor := ""; ; {
 		status, body := processtest.SendJSON(t, http.MethodGet, last.Origin+"/v1/connections/"+c.live+"/projects?limit=100"+cursor, c.APIKey, nil)
 		var page struct {
@@ -171,42 +224,11 @@ func (c *changing) wantAnnounced(t *testing.T) (unsaid int) {
 			t.Fatalf("the list of projects: %d, %v", status, err)
 		}
 		for _, p := range page.Data {
-			there[p.ID] = true
-			if n := c.Count(t, fmt.Sprintf(`SELECT count(*) FROM audit_log a JOIN operations o ON o.request->>'name' = '%s'
-				WHERE a.action = 'prisma_call.begun' AND a.details->>'operation' = 'createProject' AND a.at >= o.created_at`, p.Name)); n == 0 {
-				t.Errorf("the project %s was made, and the log did not announce it", p.Name)
-			}
+			names, ids = append(names, p.Name), append(ids, p.ID)
 		}
-		if cursor = page.Pagination.NextCursor; cursor == "" {
-			break
+		if page.Pagination.NextCursor == "" {
+			return names, ids
 		}
-		cursor = "&cursor=" + cursor
+		cursor = "&cursor=" + page.Pagination.NextCursor
 	}
-	last.Stop(t, syscall.SIGTERM)
-	for _, id := range c.created(t) {
-		if !there[id] && c.Count(t, `SELECT count(*) FROM audit_log WHERE action = 'prisma_call.begun' AND target = '`+id+`'`) == 0 {
-			t.Errorf("the project %s is gone, and the log did not announce it", id)
-		}
-	}
-	return c.Count(t, `SELECT count(*) FROM audit_log b WHERE action = 'prisma_call.begun' AND NOT EXISTS (
-		SELECT FROM audit_log e WHERE e.action = 'prisma_call.ended' AND (e.details->>'begun')::bigint = b.sequence)`)
-}
-
-// created are the projects that the log says were made.
-func (c *changing) created(t *testing.T) []string {
-	t.Helper()
-	db, err := pgx.Connect(t.Context(), c.Installation.DB.AdminURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close(context.WithoutCancel(t.Context()))
-	rows, err := db.Query(t.Context(), `SELECT target FROM audit_log WHERE action = 'project.created'`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ids
 }
