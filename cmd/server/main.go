@@ -47,7 +47,7 @@ type commandLine struct {
 	Import   importCommand   `cmd:"" help:"Take over the tokens that a partner holds already, from JSON lines on standard input."`
 	Ledger   ledgerCommand   `cmd:"" help:"Verify the refresh ledger and the audit log."`
 	Fence    fenceCommand    `cmd:"" help:"Decide about a database that was moved, restored or failed over."`
-	Secrets  secretsCommand  `cmd:"" help:"Generate the service's own secrets."`
+	Secrets  secretsCommand  `cmd:"" help:"Generate the service's own secrets, and replace them."`
 }
 
 // console is where a command reads and writes, and what it may look up.

@@ -76,6 +76,10 @@ func newService(ctx context.Context, cfg settings, log *slog.Logger) (*service, 
 		s.close()
 		return nil, err
 	}
+	if err := s.store.CheckReplicaKeys(ctx, false); err != nil {
+		s.close()
+		return nil, fmt.Errorf("TOKEN_KEYSET: %w", forPeople(err))
+	}
 	return s, nil
 }
 

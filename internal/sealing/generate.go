@@ -15,6 +15,10 @@ func generate(template func() *tinkpb.KeyTemplate) (json.RawMessage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("generate keyset: %w", err)
 	}
+	return write(handle)
+}
+
+func write(handle *keyset.Handle) (json.RawMessage, error) {
 	var text bytes.Buffer
 	// In clear text: the setting that carries it is the secret, and a KMS may
 	// wrap that as a whole.

@@ -7,7 +7,8 @@ import (
 	"fmt"
 )
 
-// ErrUnknownKey tells that a MAC was made with a key that the keyset does not have.
+// ErrUnknownKey tells of a key that the keyset does not have: that a MAC was made with, or
+// that a value was sealed with.
 var ErrUnknownKey = errors.New("the keyset has no such key")
 
 // ErrForged tells that a MAC is not the one of that message.

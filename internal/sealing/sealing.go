@@ -16,6 +16,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
@@ -37,13 +38,15 @@ type Place struct {
 }
 
 // ErrNotOpened tells that a value could not be opened: another key, another
-// place, or damage. Which of them is not knowable.
+// place, or damage. Which of them is not knowable, unless it says that it was sealed with
+// a key which is not there: then the error is an ErrUnknownKey too.
 var ErrNotOpened = errors.New("sealed value can't be opened here")
 
 // Keyset seals, opens and fingerprints. It is safe for concurrent use.
 type Keyset struct {
 	environment  string
 	aead         tink.AEAD
+	sealKeys     []uint32 // the primary first
 	fingerprints *prf.Set
 	primary      uint32
 	older        []uint32
@@ -107,12 +110,9 @@ func Parse(text, environment string) (*Keyset, error) {
 	if k.fingerprints, err = prf.NewPRFSet(fingerprintHandle); err != nil {
 		return nil, errors.New("keyset: the fingerprint keys are not PRF keys")
 	}
-	k.primary = k.fingerprints.PrimaryID
-	for id := range k.fingerprints.PRFs {
-		if id != k.primary {
-			k.older = append(k.older, id)
-		}
-	}
+	k.sealKeys = keyIDs(sealHandle)
+	ids := keyIDs(fingerprintHandle)
+	k.primary, k.older = ids[0], ids[1:]
 	return k, nil
 }
 
@@ -133,6 +133,9 @@ func (k *Keyset) Seal(plaintext []byte, at Place) ([]byte, error) {
 func (k *Keyset) Open(sealed []byte, at Place) ([]byte, error) {
 	plaintext, err := k.aead.Decrypt(sealed, k.bind(at))
 	if err != nil {
+		if key, ok := KeyOf(sealed); ok && !slices.Contains(k.sealKeys, key) {
+			return nil, fmt.Errorf("open %s.%s: %w: it was sealed with key %d: %w", at.Table, at.Column, ErrNotOpened, key, ErrUnknownKey)
+		}
 		return nil, fmt.Errorf("open %s.%s: %w", at.Table, at.Column, ErrNotOpened)
 	}
 	return plaintext, nil

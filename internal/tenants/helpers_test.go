@@ -35,6 +35,7 @@ type service struct {
 
 	db     *pgtest.Database
 	keyset *sealing.Keyset
+	text   string        // of keyset
 	admin  *pgxpool.Pool // a superuser: row-level security does not hold it
 }
 
@@ -42,7 +43,9 @@ func openService(t *testing.T) *service {
 	t.Helper()
 	text, err := sealing.Generate()
 	ok(t, err)
-	s := &service{db: pgtest.Open(t)}
+	text, err = sealing.AddKeys(text) // as in the middle of a rotation
+	ok(t, err)
+	s := &service{db: pgtest.Open(t), text: text}
 	s.keyset, err = sealing.Parse(text, "test")
 	ok(t, err)
 	s.admin = openPool(t, s.db.AdminURL, 2, nil)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/connect-prisma/server/internal/fault"
 	"github.com/connect-prisma/server/internal/prisma"
+	"github.com/connect-prisma/server/internal/sealing"
 	"github.com/connect-prisma/server/internal/tenants"
 )
 
@@ -53,6 +54,15 @@ func (s *service) everyKey(t *testing.T, f furnished) {
 	do(s.RevokeKey(ctx, by, f.tenant, f.key.ID))
 	do(s.RotateKey(ctx, by, f.tenant, rotated.Key.ID, usualRotation()))
 	do(s.RevokeKeyAndSuccessors(ctx, by, f.tenant, rotated.Key.ID))
+	do(s.KeyUses(ctx))
+	text, err := sealing.PromoteKeys(s.text)
+	do(err)
+	promoted, err := sealing.Parse(text, "test")
+	do(err)
+	token := "sealed with the other key"
+	_, err = s.with(t, promoted).UpdateTenant(ctx, by, f.tenant, tenants.TenantChange{ServiceToken: &token})
+	do(err)
+	do(s.Rewrap(ctx, by, nil))
 	do(s.Keys(ctx, f.tenant))
 	do(s.Key(ctx, f.tenant, f.key.ID))
 	name := "Acme Inc"

@@ -47,10 +47,12 @@ func (s *Store) Beat(ctx context.Context) error {
 			return nil // its row is the evidence
 		}
 		err = tx.QueryRow(ctx, `
-			INSERT INTO app.replicas (id, beat, beat_every, beat_at) VALUES ($1, $2, $3, app.wall_clock())
-			ON CONFLICT (id) DO UPDATE SET beat = excluded.beat, beat_every = excluded.beat_every, beat_at = excluded.beat_at
+			INSERT INTO app.replicas (id, beat, beat_every, beat_at, seal_keys, fingerprint_keys)
+			VALUES ($1, $2, $3, app.wall_clock(), $4, $5)
+			ON CONFLICT (id) DO UPDATE SET beat = excluded.beat, beat_every = excluded.beat_every, beat_at = excluded.beat_at,
+				seal_keys = excluded.seal_keys, fingerprint_keys = excluded.fingerprint_keys
 			RETURNING app.wal_position()`,
-			s.replica, beat, s.beatEvery()).Scan(&position)
+			s.replica, beat, s.beatEvery(), keyArray(s.keyset.SealKeys()), keyArray(s.keyset.FingerprintKeys())).Scan(&position)
 		if err != nil {
 			return fmt.Errorf("beat: %w", err)
 		}
