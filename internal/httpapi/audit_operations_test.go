@@ -36,7 +36,7 @@ func changing() map[string][]string {
 		"passThroughPost":        call("prisma_call.ended"),
 		"passThroughPut":         call("prisma_call.ended"),
 		"passThroughPatch":       call("prisma_call.ended"),
-		"passThroughDelete":      call("prisma_call.ended"),
+		"passThroughDelete":      call("prisma_call.ended", "database.deleted", "project.deleted"), // of a project with its default database
 		"rotateKey":              {"api_key.rotate"},
 	}
 }
