@@ -81,6 +81,26 @@ func TestAdviceAfterAnUnknownOutcome(t *testing.T) {
 	}
 }
 
+// The time for a call may end between two looks at what became of it, or of one before.
+func TestAdviceWhenTimeEnds(t *testing.T) {
+	t.Parallel()
+	for _, key := range []string{"", "k"} {
+		w := open(t)
+		w.wire.harms(onPost("/v1/projects", refuse, -1))
+		s := w.service(t, func(c *provisioning.Config) {
+			c.Patience, c.Deadline = []time.Duration{0, time.Hour}, time.Second
+		})
+		for range 2 {
+			_, err := s.CreateProject(t.Context(), tenants.System(), w.tenant, w.connection,
+				provisioning.NewProject{Name: "a", Region: "us-east-1", IdempotencyKey: key})
+			failure := faultOf(t, err, fault.PrismaUnavailable)
+			if again := key != ""; failure.RetryAfter > 0 != again || failure.NoRetry == again || failure.Extra["operationId"] == nil {
+				t.Errorf("with the key %q: Retry-After %s, none at all: %t, %v", key, failure.RetryAfter, failure.NoRetry, failure.Extra)
+			}
+		}
+	}
+}
+
 // A rotation is repeated here after a lost answer, and then refused: the one before may have
 // been done, so nobody is told that nothing was.
 func TestAdviceAfterALostRotation(t *testing.T) {

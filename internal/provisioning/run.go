@@ -174,19 +174,18 @@ func attempt(ctx context.Context, write func(ctx context.Context) error) error {
 	return write(ctx)
 }
 
-// wait pauses for d, or returns ctx's error if that ends first.
+// wait pauses for d. If ctx ends first, its error says that what was looked for is not known.
 func wait(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case <-ctx.Done():
-		return ctx.Err()
 	case <-timer.C:
-		return nil
+	case <-ctx.Done():
 	}
+	if err := ctx.Err(); err != nil {
+		return fault.New(fault.PrismaUnavailable, "The time for this call ended before it was known what Prisma did.", err)
+	}
+	return nil
 }
 
 // run is one attempt at an operation.
@@ -299,10 +298,12 @@ func pursue[T any](ctx context.Context, r *run, e effort[T]) (thing T, adopted b
 			pauses = r.service.patience
 		}
 		thing, found, err := search(ctx, pauses, e.find)
-		if err != nil {
+		switch {
+		case err != nil && r.mayExist():
+			return thing, false, r.unclear(err)
+		case err != nil:
 			return thing, false, r.fails(err)
-		}
-		if found {
+		case found:
 			return thing, true, nil
 		}
 	}
