@@ -74,7 +74,7 @@ func (b *board) inspect(ctx context.Context, w *world, base int) error {
 	if err != nil {
 		return err
 	}
-	b.count("Postgres connections open at the end", open, 27*len(live), fmt.Sprintf("by %d replicas", len(live)))
+	b.count("Postgres connections open at the end", open, 28*len(live), fmt.Sprintf("by %d replicas", len(live)))
 	most := 0
 	for _, r := range live {
 		n, err := w.dump(ctx, r)
