@@ -332,7 +332,7 @@ func TestGuessesPushNoKeysOut(t *testing.T) {
 	_, good := s.key(t, s.tenant(t, "Acme").ID, time.Time{})
 	r := s.remember(t)
 	r.costs(t, 1, good, true)
-	for i := range 5 * tenants.RememberedKeys {
+	for i := range 2 * tenants.RememberedKeys {
 		asked := false
 		err := r.Present(t.Context(), strconv.Itoa(i), func(context.Context) error { asked = true; return nil })
 		if err != nil || !asked {

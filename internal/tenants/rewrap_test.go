@@ -21,7 +21,7 @@ import (
 	"github.com/connect-prisma/server/internal/tenants"
 )
 
-var rewraps = flag.Int("rewraps", 3, "rotations of TestRewrapDuringRefreshes")
+var rewraps = flag.Int("rewraps", 2, "rotations of TestRewrapDuringRefreshes")
 
 // keysets are those of a rotation: its steps by name, and the key that goes.
 type keysets struct {
