@@ -147,12 +147,7 @@ func TestDeletionsThatWereNotDone(t *testing.T) {
 			t.Parallel()
 			w := open(t)
 			d := w.deletable(t, "project")
-			w.wire.harms(func(r *http.Request) harm {
-				if r.Method == http.MethodDelete {
-					return h
-				}
-				return none
-			})
+			w.wire.harms(onDelete(h))
 			if d.delete(w.Service) == nil {
 				t.Fatal("it was deleted")
 			}

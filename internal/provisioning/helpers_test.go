@@ -377,3 +377,13 @@ func newResponse(status int, body string) *http.Response {
 		StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)),
 	}
 }
+
+// onDelete harms every call that deletes.
+func onDelete(h harm) func(*http.Request) harm {
+	return func(r *http.Request) harm {
+		if r.Method == http.MethodDelete {
+			return h
+		}
+		return none
+	}
+}

@@ -207,12 +207,7 @@ func TestPassedThroughDeletionsNotDone(t *testing.T) {
 			t.Parallel()
 			w := open(t)
 			d := w.deletable(t, "project")
-			w.wire.harms(func(r *http.Request) harm {
-				if r.Method == http.MethodDelete {
-					return h
-				}
-				return none
-			})
+			w.wire.harms(onDelete(h))
 			if status, err := w.passTo(t, w.store, http.MethodDelete, d.path, ""); err == nil && status < 400 {
 				t.Fatalf("answered %d", status)
 			}
