@@ -129,14 +129,18 @@ func refresherTests() map[string]func(*bench) {
 			b.wantGone("the exchange", fault.NotFound)
 		},
 		"refresher: a caller that leaves": func(b *bench) {
-			ctx, cancel := context.WithCancel(b.Context())
+			ctx, leave := context.WithCancel(b.Context())
+			gone := make(chan struct{})
 			e := startEndpoint(b.T, "refresh-first", func(int) behaviour {
-				cancel()
+				leave()
+				<-gone // or the answer may overtake the caller
 				return answer
 			})
 			b.Advance(b.T, overdue)
 			r := b.refresher(e, nil)
-			if _, err := r.AccessToken(ctx, connection(b.Storage)); !errors.Is(err, context.Canceled) {
+			_, err := r.AccessToken(ctx, connection(b.Storage))
+			close(gone)
+			if !errors.Is(err, context.Canceled) {
 				b.Errorf("AccessToken() error = %v, want the caller's", err)
 			}
 			b.ok("Wait()", r.Wait(b.Context()))
