@@ -18,7 +18,7 @@ func (h handlers) ListAuditEntries(ctx context.Context, r contract.ListAuditEntr
 		After: deref(r.Params.After), Action: deref(r.Params.Action), Target: deref(r.Params.Target), Actor: deref(r.Params.Actor),
 		From: deref(r.Params.From), To: deref(r.Params.To), Limit: limitOf(r.Params.Limit),
 	}
-	if !filter.To.IsZero() && !filter.From.Before(filter.To) {
+	if r.Params.To != nil && !filter.From.Before(filter.To) {
 		return nil, fault.New(fault.InvalidRequest, "The query parameter to must be after from.", nil)
 	}
 	// A cursor holds for the list with these filters alone; it is never before after.

@@ -92,7 +92,7 @@ func TestAudit(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"?limit=0", "?after=-1", "?action=", "?who=x", "?cursor=x", "?actor=",
-		"?from=yesterday", "?from=" + at + "&to=" + at, "?from=2026-03-01T12:00:00Z&" + cursor,
+		"?from=yesterday", "?from=" + at + "&to=" + at, "?to=0001-01-01T00:00:00Z", "?from=2026-03-01T12:00:00Z&" + cursor,
 	} {
 		apitest.WantProblem(t, w.Call(t, w.Tenant.Key, http.MethodGet, "/v1/audit"+bad, nil), http.StatusBadRequest, "invalid-request")
 	}

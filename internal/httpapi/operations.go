@@ -104,7 +104,7 @@ func (s *Server) guard(o operation) []echo.MiddlewareFunc {
 	chain := []echo.MiddlewareFunc{
 		// Limits: it is known who asks, and nothing was done for them.
 		s.authenticate, s.limit(o), permit(o.scope),
-		o.checkQuery, o.checkHeaders, o.checkBody,
+		o.checkQuery, o.checkHeaders, o.checkBody, s.authenticateLate(o.scope),
 	}
 	if o.conditional {
 		chain = append(chain, conditional)

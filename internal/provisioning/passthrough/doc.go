@@ -30,8 +30,8 @@
 // (one more read), told when Prisma says that it is done, and by a look when nobody knows.
 // A rotation erases the connection string that is kept for replays before it is sent.
 //
-// While an answer goes on it is asked every 5 seconds whether its caller would still be let
-// in. One that would not gets no more of it.
+// Every 5 seconds it is asked whether the caller would still be let in. One that would not
+// sends no more of a body, and gets no more of an answer.
 //
 // A changing call goes on when its client leaves, until Prisma's status is known and
 // written down. It is sent once, whatever happens, except after a 401, with which Prisma

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/connect-prisma/server/internal/fault"
@@ -32,6 +33,8 @@ type exchange struct {
 	cancel context.CancelCauseFunc
 	client context.Context //nolint:containedctx // of the client's request
 
+	sending, uploaded, answered atomic.Bool // how far it has come
+
 	audited  *tenants.AuditedCall // the intent, once it is written
 	deletion *deletion            // what is to be told; nil: nothing
 	last     error                // how the last attempt failed; nil: it did not
@@ -48,9 +51,13 @@ func (p *Proxy) newExchange(w http.ResponseWriter, r *http.Request, in Request, 
 	}
 	x.ctx, x.cancel = context.WithCancelCause(ctx)
 	if r.ContentLength != 0 {
-		x.body = &body{from: r.Body, limit: MaxBody, ended: func() { x.readBy(time.Time{}) }}
+		x.body = &body{from: r.Body, limit: MaxBody, ended: func() {
+			x.uploaded.Store(true)
+			x.readBy(time.Time{})
+		}}
 		x.readBy(time.Now().Add(p.limits.Upload)) //nolint:forbidigo // sockets have their deadlines in real time
 	} else {
+		x.uploaded.Store(true)
 		x.readBy(time.Time{}) // else the server's own would end the request's context
 	}
 	return x
@@ -132,6 +139,7 @@ func (x *exchange) attempt(ctx context.Context, client *prisma.Client) (*http.Re
 		}
 		raw.Body = reader
 	}
+	x.sending.Store(true)
 	resp, err := client.Raw(ctx, raw)
 	x.last = err
 	return resp, err
@@ -152,6 +160,9 @@ func (x *exchange) conclude(result tenants.CallResult) {
 
 // explain turns a failure to get an answer into the error for the client.
 func (x *exchange) explain(err error) error {
+	if refused, ok := errors.AsType[*fault.Error](context.Cause(x.ctx)); ok {
+		return refused
+	}
 	if x.body != nil {
 		if trouble := x.body.clientFailure(); trouble != nil {
 			return ofBody(trouble)

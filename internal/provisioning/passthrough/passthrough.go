@@ -144,7 +144,7 @@ type Request struct {
 	Path       string // Prisma's, escaped, with its leading "/v1/"
 
 	// Still reports whether the caller would be let in now. An error of one of these kinds
-	// ends the answer: fault.Unauthorized, fault.ForbiddenScope, fault.NotFound and
+	// ends the request, unless it is a change that has been sent whole, and the answer: fault.Unauthorized, fault.ForbiddenScope, fault.NotFound and
 	// fault.ReconnectRequired. Any other means that nobody can tell, and it goes on. Nil:
 	// nobody asks.
 	Still func(ctx context.Context) error
@@ -167,7 +167,7 @@ type Request struct {
 //     renewed token did not mend or that came to a body too long to be sent again;
 //   - fault.PrismaUnavailable when there was no usable answer, with "outcome" for a
 //     changing call: "not_sent" or "unknown";
-//   - that of Request.Stream.
+//   - those of Request.Stream and Request.Still.
 //
 // Afterwards it returns ErrBroken.
 func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, in Request) error {
@@ -176,6 +176,7 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, in Request) error 
 		return err
 	}
 	defer x.finish()
+	defer x.watch()()
 	resp, err := x.exchange()
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ var errLarge = errors.New("the answer is larger than the pass-through takes")
 
 // relay passes Prisma's answer to the client, each part as it arrives.
 func (x *exchange) relay(resp *http.Response) error {
+	x.answered.Store(true)
 	if resp.ContentLength > x.limits.Answer {
 		return x.explain(managementapi.NewFetchError(true, errLarge))
 	}
@@ -35,7 +36,6 @@ func (x *exchange) relay(resp *http.Response) error {
 	}
 	over := time.AfterFunc(whole, func() { x.cancel(errSlow) })
 	defer over.Stop()
-	defer x.watch()()
 
 	header := x.w.Header()
 	setAnswerHeader(header, resp.Header)
@@ -98,7 +98,8 @@ func (x *exchange) place() (leave func(), err error) {
 }
 
 // watch ends the exchange when its caller would no longer be let in, until stop is called:
-// an answer may go on for an hour, and a key or a connection that has ended must not.
+// a body may take half a minute and an answer an hour, and a key or a connection that has
+// ended must not. In between, what became of a change is waited for.
 func (x *exchange) watch() (stop func()) {
 	if x.in.Still == nil {
 		return func() {}
@@ -113,13 +114,22 @@ func (x *exchange) watch() (stop func()) {
 				return
 			case <-ticks:
 			}
-			if err := x.still(ctx); err != nil {
+			if err := x.still(ctx); err != nil && !x.inDoubt() {
 				x.cancel(fmt.Errorf("the caller is no longer let in: %w", err))
+				if !x.uploaded.Load() {
+					x.readBy(time.Unix(0, 0)) // net/http waits for the reading of a body to end
+				}
 				return
 			}
 		}
 	}()
 	return stop
+}
+
+// inDoubt reports whether a change has been sent whole, and nobody knows yet what Prisma
+// did with it.
+func (x *exchange) inDoubt() bool {
+	return x.op.changes() && x.sending.Load() && x.uploaded.Load() && !x.answered.Load()
 }
 
 // still asks whether the caller would be let in; nil also when nobody can tell: a

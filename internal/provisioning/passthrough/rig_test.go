@@ -236,7 +236,7 @@ func (r *rig) serve(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	status := map[fault.Kind]int{
-		fault.InvalidRequest: 400, fault.OperationNotAllowed: 403, fault.NotFound: 404, fault.MethodNotAllowed: 405,
+		fault.InvalidRequest: 400, fault.Unauthorized: 401, fault.OperationNotAllowed: 403, fault.NotFound: 404, fault.MethodNotAllowed: 405,
 		fault.ReconnectRequired: 409, fault.QuotaExceeded: 429, fault.PrismaRefused: 502, fault.PrismaUnavailable: 503,
 	}[fault.KindOf(err)]
 	if status == 0 {

@@ -94,6 +94,79 @@ func TestCallersThatAreNoLongerLetIn(t *testing.T) {
 	}
 }
 
+// TestCallersThatAreNoLongerLetInBeforeTheAnswer: what is not complete is not sent on, a read
+// is not waited for, and a change that has been sent whole is, for it may have been done.
+func TestCallersThatAreNoLongerLetInBeforeTheAnswer(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		method, begin string // what of the body is sent before the key ends
+		length        int64
+		status        int
+		audit         string
+	}{
+		"a read":                   {http.MethodGet, "", 0, http.StatusUnauthorized, ""},
+		"half a change":            {http.MethodPatch, `{"name":`, 14, http.StatusUnauthorized, "begun key_1 PATCH /v1/projects/{id} proj_1\nended PATCH /v1/projects/{id} unknown"},
+		"half a change, in chunks": {http.MethodPatch, `{"name":`, -1, http.StatusUnauthorized, "begun key_1 PATCH /v1/projects/{id} proj_1\nended PATCH /v1/projects/{id} unknown"},
+		"a change":                 {http.MethodPatch, `{"name":"new"}`, 14, http.StatusOK, "begun key_1 PATCH /v1/projects/{id} proj_1\nended PATCH /v1/projects/{id} done OK"},
+		"a change without a body":  {http.MethodPatch, "", 0, http.StatusOK, "begun key_1 PATCH /v1/projects/{id} proj_1\nended PATCH /v1/projects/{id} done OK"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			arrived, proceed := make(chan struct{}), make(chan struct{})
+			r := newRig(t, passthrough.Limits{}, func(_ http.ResponseWriter, req *http.Request) {
+				if tc.status == http.StatusOK {
+					_, _ = io.Copy(io.Discard, req.Body)
+				}
+				close(arrived)
+				if _, err := io.Copy(io.Discard, req.Body); err != nil {
+					return // half of it
+				}
+				select {
+				case <-proceed:
+				case <-req.Context().Done():
+				}
+			})
+			says := make(chan error)
+			r.ask = func(_ *http.Request, in *passthrough.Request) {
+				in.Still = func(context.Context) error { return <-says }
+			}
+			var body io.Reader
+			if tc.begin != "" {
+				upload, rest := io.Pipe()
+				body = upload
+				go func() {
+					_, _ = io.WriteString(rest, tc.begin)
+					if tc.status == http.StatusOK {
+						_ = rest.Close()
+					}
+				}()
+				defer rest.Close()
+			}
+			ended := make(chan answer)
+			go func() {
+				ended <- r.do(t, tc.method, "/v1/projects/proj_1", body, func(req *http.Request) { req.ContentLength = tc.length })
+			}()
+			<-arrived
+			r.ticks <- time.Time{}
+			says <- fault.New(fault.Unauthorized, "revoked", nil)
+			if tc.status == http.StatusOK {
+				close(proceed)
+			}
+			got := <-ended
+			if got.status != tc.status {
+				t.Errorf("answered %d, %v, want %d", got.status, got.err, tc.status)
+			}
+			err := <-r.errs
+			if want := tc.status != http.StatusOK; (fault.KindOf(err) == fault.Unauthorized) != want {
+				t.Errorf("Serve() = %v", err)
+			}
+			if log := r.audit.log(); log != tc.audit {
+				t.Errorf("the audit log says\n%s\nwant\n%s", log, tc.audit)
+			}
+		})
+	}
+}
+
 // TestPlacesOfStreams: a stream asks for its place before anything is sent, and gives it
 // back when it ends. Nothing else asks.
 func TestPlacesOfStreams(t *testing.T) {
