@@ -126,15 +126,17 @@ func budgetName(b tenants.Budget) string {
 	return "calls"
 }
 
-// identifyCaller returns who presents a key, unless too many that came from there, or
-// began like it, were refused: then it is not looked up.
+// identifyCaller returns who presents a key, unless it was refused too often, or too many
+// others that came from there: then it is not looked up.
 func (s *Server) identifyCaller(c echo.Context) (tenants.Caller, error) {
 	from, _ := netip.ParseAddr(c.RealIP()) // the zero address is one like any other
 	key, err := bearer(c.Request())
 	if err != nil && fault.KindOf(err) != fault.Unauthorized {
 		return tenants.Caller{}, err
 	}
-	if wait := s.failures.Wait(from, key); wait > 0 {
+	leave, wait := s.failures.Enter(c.Request().Context(), from, key)
+	defer leave()
+	if wait > 0 {
 		return tenants.Caller{}, fault.New(fault.QuotaExceeded, "Too many keys from your address were refused; wait for Retry-After.", nil).
 			WithRetryAfter(wait)
 	}

@@ -248,3 +248,20 @@ func TestFailedAuthenticationIsSlowedDown(t *testing.T) {
 	}
 	retryAfter(t, get("cpk_guess", nil))
 }
+
+// A process that tries a bad key for ever is a bad neighbour to nobody.
+func TestABadKeyShutsOutNobodyElse(t *testing.T) {
+	t.Parallel()
+	w := apitest.New(t, apitest.WithAuthFailures(limits.FailureRate{Burst: 5, PerMinute: 6}))
+	stale := w.Tenant.Key[:8] + strings.Repeat("a", len(w.Tenant.Key)-8)
+	last := 0
+	for range 20 {
+		last = w.Call(t, stale, http.MethodGet, "/v1/connections", nil).Status
+	}
+	if last != http.StatusTooManyRequests {
+		t.Errorf("the bad key is answered %d", last)
+	}
+	if answer := w.Call(t, w.Tenant.Key, http.MethodGet, "/v1/connections", nil); answer.Status != http.StatusOK {
+		t.Errorf("a good key that begins like it, from the same address: %d", answer.Status)
+	}
+}

@@ -50,8 +50,8 @@ type Config struct {
 	// X-Forwarded-For. Default 0: the header is ignored.
 	TrustedHops int
 
-	// AuthFailures is how often keys from one address, or with one beginning, may be
-	// refused before they are not looked up. Zero fields take the defaults of limits.
+	// AuthFailures is how often a key, and how many keys from one address, may be refused
+	// before they are not looked up. Zero fields take the defaults of limits.
 	AuthFailures limits.FailureRate
 
 	// MountAdmin adds the dashboard below /admin; nil leaves it out.

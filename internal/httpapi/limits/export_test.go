@@ -11,8 +11,15 @@ func (l *Limiter) Accounts() (accounts, gates int) {
 }
 
 // Size counts what Failures keep.
-func (f *Failures) Size() (addresses, prefixes, known int) {
+func (f *Failures) Size() (addresses, keys, known int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.byIP.entries), len(f.byPrefix.entries), len(f.known.entries)
+	return len(f.byIP.entries), len(f.byKey.entries), len(f.known.entries)
+}
+
+// Turns counts the addresses from which somebody is being looked up.
+func (f *Failures) Turns() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.turns)
 }

@@ -2,8 +2,10 @@ package limits
 
 import (
 	"container/list"
+	"context"
 	"crypto/sha256"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 )
@@ -13,12 +15,14 @@ const (
 	remembered = 8192
 	// knownFor is how long a key that worked is let through whatever its neighbours do.
 	knownFor = time.Hour
-	// prefixLength is how much of a key names it: what lists show of it.
-	prefixLength = 8
+	// atOnce is how many keys from one address are looked up at the same time, of those that
+	// are not known; the others wait for their turn, maxTurn at most.
+	atOnce  = 8
+	maxTurn = time.Second
 )
 
-// FailureRate is how many failed authentications an address, and a key's beginning,
-// may have.
+// FailureRate is how many failed authentications a key may have, and how many different
+// keys that fail an address.
 type FailureRate struct {
 	PerMinute int // default 60
 	Burst     int // default 30
@@ -30,10 +34,17 @@ type Failures struct {
 	rate FailureRate
 	now  func() time.Time
 
-	mu       sync.Mutex
-	byIP     memory[netip.Prefix]
-	byPrefix memory[string]
-	known    memory[[sha256.Size]byte]
+	mu    sync.Mutex
+	byIP  memory[netip.Prefix]
+	byKey memory[[sha256.Size]byte]
+	known memory[[sha256.Size]byte]
+	turns map[netip.Prefix]*turns // of the addresses from which somebody is being looked up
+}
+
+// turns are the places for those from one address who are being looked up.
+type turns struct {
+	places  chan struct{}
+	members int // who has a place or waits for one
 }
 
 // NewFailures returns Failures without any.
@@ -46,8 +57,72 @@ func NewFailures(rate FailureRate, now func() time.Time) *Failures {
 	}
 	return &Failures{
 		rate: rate, now: now,
-		byIP: newMemory[netip.Prefix](), byPrefix: newMemory[string](), known: newMemory[[sha256.Size]byte](),
+		byIP: newMemory[netip.Prefix](), byKey: newMemory[[sha256.Size]byte](), known: newMemory[[sha256.Size]byte](),
+		turns: map[netip.Prefix]*turns{},
 	}
+}
+
+// Enter waits for the turn of a key from that address to be looked up, and returns what
+// ends it. Guesses that come all at once would else all be looked up before the first of
+// them has failed. Nobody waits for long, so that keys are looked up when the database is
+// slow too. wait is how long the key is not to be looked up; then there is no turn. A key
+// that has worked here within the hour waits for nothing.
+func (f *Failures) Enter(ctx context.Context, from netip.Addr, key string) (leave func(), wait time.Duration) {
+	if wait := f.Wait(from, key); wait > 0 || f.knows(key) {
+		return func() {}, wait
+	}
+	leave = f.turn(ctx, network(from))
+	if wait = f.Wait(from, key); wait > 0 {
+		leave()
+		return func() {}, wait
+	}
+	return leave, 0
+}
+
+// turn waits for a place, maxTurn at most, and returns what gives it back.
+func (f *Failures) turn(ctx context.Context, of netip.Prefix) (leave func()) {
+	f.mu.Lock()
+	t := f.turns[of]
+	if t == nil {
+		t = &turns{places: make(chan struct{}, atOnce)}
+		f.turns[of] = t
+	}
+	t.members++
+	f.mu.Unlock()
+
+	placed := true
+	late := time.NewTimer(maxTurn)
+	defer late.Stop()
+	select {
+	case t.places <- struct{}{}:
+	case <-late.C:
+		placed = false
+	case <-ctx.Done():
+		placed = false
+	}
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if placed {
+			<-t.places
+		}
+		if t.members--; t.members == 0 {
+			delete(f.turns, of)
+		}
+	}
+}
+
+// knows reports whether a key has worked here within the hour.
+func (f *Failures) knows(key string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.works(key, f.now())
+}
+
+// works is knows. f.mu is held.
+func (f *Failures) works(key string, now time.Time) bool {
+	worked, ok := f.known.get(sha256.Sum256([]byte(key)))
+	return ok && now.Sub(worked.at) < knownFor
 }
 
 // Wait returns how long a key from that address is not to be looked up; 0: now. A key
@@ -56,29 +131,32 @@ func (f *Failures) Wait(from netip.Addr, key string) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
-	if worked, ok := f.known.get(sha256.Sum256([]byte(key))); ok && now.Sub(worked.at) < knownFor {
+	if f.works(key, now) {
 		return 0
 	}
 	var wait time.Duration
 	if e, ok := f.byIP.get(network(from)); ok {
 		wait = max(wait, f.wait(e, now))
 	}
-	if e, ok := f.byPrefix.get(prefix(key)); ok {
+	if e, ok := f.byKey.get(nameOf(from, key)); ok {
 		wait = max(wait, f.wait(e, now))
 	}
 	return wait
 }
 
-// Failed notes that a key from that address was refused.
+// Failed notes that a key from that address was refused. The address is charged for each
+// different key, as a guesser has them: a client that tries one key that has ended again
+// and again shuts out nobody else.
 func (f *Failures) Failed(from netip.Addr, key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
 	f.known.remove(sha256.Sum256([]byte(key)))
-	f.fail(f.byIP.put(network(from)), now)
-	if p := prefix(key); p != "" {
-		f.fail(f.byPrefix.put(p), now)
+	e := f.byKey.put(nameOf(from, key))
+	if f.left(e, now) == 0 {
+		f.fail(f.byIP.put(network(from)), now)
 	}
+	f.fail(e, now)
 }
 
 // Worked notes that a key was good.
@@ -117,11 +195,14 @@ func network(from netip.Addr) netip.Prefix {
 	return p
 }
 
-func prefix(key string) string {
-	if len(key) < prefixLength || key[:4] != "cpk_" {
-		return ""
+// nameOf is what a key is counted by: the whole of it, for what lists show of one would
+// let anybody who has seen a list shut its holder out. What is no key is counted for each
+// address apart: somebody who forgets theirs isn't alone in the world.
+func nameOf(from netip.Addr, key string) [sha256.Size]byte {
+	if !strings.HasPrefix(key, "cpk_") {
+		key = network(from).String() + " " + key
 	}
-	return key[:prefixLength]
+	return sha256.Sum256([]byte(key))
 }
 
 // entry is what is remembered of one address, beginning or key.

@@ -1,11 +1,14 @@
 package limits_test
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,6 +102,111 @@ func TestFailuresOfAKey(t *testing.T) {
 	})
 }
 
+// A good key that was never seen here is looked up, whatever a neighbour does with a bad
+// one, and whatever somebody elsewhere does who knows how it begins.
+func TestFailuresShutOutNobodyElse(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := limits.NewFailures(limits.FailureRate{}, clock)
+		good := anyKey()
+		for name, key := range map[string]string{"a bad key": anyKey(), "no key": "", "what is no key": "Zm9vOmJhcg"} {
+			for range 1000 {
+				f.Failed(address(1), key)
+			}
+			if f.Wait(address(1), key) == 0 {
+				t.Errorf("%s is still looked up", name)
+			}
+		}
+		everywhere := func(i int) netip.Addr { return address(uint32(i) + 2) }
+		if n := guess(f, everywhere, func() string { return good[:8] + anyKey()[8:] }); n != 10_000 {
+			t.Errorf("%d keys that begin alike were looked up", n)
+		}
+		if wait := f.Wait(address(1), good); wait > 0 {
+			t.Errorf("the good key waits %s", wait)
+		}
+	})
+}
+
+// Guesses that come all at once are as many as those that come one by one, and a few.
+func TestFailuresAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		takes  time.Duration // to look one up
+		from   func(i int) netip.Addr
+		key    func() string
+		lookup int32
+	}{
+		"from one address":        {10 * time.Millisecond, func(int) netip.Addr { return address(1) }, anyKey, 30 + 7},
+		"from all over the world": {10 * time.Millisecond, func(i int) netip.Addr { return address(uint32(i)) }, anyKey, 1000},
+		// Nobody waits for a database that has no answers.
+		"in an outage": {time.Minute, func(int) netip.Addr { return address(1) }, anyKey, 1000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := limits.NewFailures(limits.FailureRate{}, clock)
+				var lookups, atOnce, most atomic.Int32
+				var all sync.WaitGroup
+				for i := range 1000 {
+					all.Go(func() {
+						key := tc.key()
+						leave, wait := f.Enter(t.Context(), tc.from(i), key)
+						defer leave()
+						if wait > 0 {
+							return
+						}
+						lookups.Add(1)
+						if n := atOnce.Add(1); n > most.Load() {
+							most.Store(n)
+						}
+						time.Sleep(tc.takes)
+						atOnce.Add(-1)
+						f.Failed(tc.from(i), key)
+					})
+				}
+				all.Wait()
+				if n := lookups.Load(); n > tc.lookup || n < min(tc.lookup, 30) || tc.lookup == 1000 && n != 1000 {
+					t.Errorf("%d keys were looked up, %d at the same time, want %d", n, most.Load(), tc.lookup)
+				}
+				if f.Turns() != 0 {
+					t.Error("turns are left behind")
+				}
+			})
+		})
+	}
+}
+
+// Callers that leave take no turn, and a known key needs none.
+func TestTurnsOfCallersThatLeave(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := limits.NewFailures(limits.FailureRate{}, clock)
+		var leaves []func()
+		for range 8 {
+			leave, _ := f.Enter(t.Context(), address(1), anyKey())
+			leaves = append(leaves, leave)
+		}
+		began := clock()
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		leave, _ := f.Enter(gone, address(1), anyKey())
+		leave()
+		good := anyKey()
+		f.Worked(good)
+		leave, wait := f.Enter(t.Context(), address(1), good)
+		leave()
+		if wait > 0 || clock().After(began) {
+			t.Errorf("they waited for %s, and are to wait %s", clock().Sub(began), wait)
+		}
+		for _, leave := range leaves {
+			leave()
+		}
+		if f.Turns() != 0 {
+			t.Error("turns are left behind")
+		}
+	})
+}
+
 // Neighbours of a guesser that are known go on, and stop being known when they fail.
 func TestKnownKeysGoOn(t *testing.T) {
 	t.Parallel()
@@ -133,14 +241,14 @@ func TestFailuresAreBounded(t *testing.T) {
 		f.Failed(address(i), key)
 		f.Worked(anyKey())
 	}
-	addresses, prefixes, known := f.Size()
-	if addresses != limits.Remembered || prefixes != limits.Remembered || known != limits.Remembered {
-		t.Errorf("%d addresses, %d beginnings and %d keys are remembered, want %d each", addresses, prefixes, known, limits.Remembered)
+	addresses, keys, known := f.Size()
+	if addresses != limits.Remembered || keys != limits.Remembered || known != limits.Remembered {
+		t.Errorf("%d addresses, %d bad and %d good keys are remembered, want %d each", addresses, keys, known, limits.Remembered)
 	}
 	for range 30 {
-		f.Failed(address(1), "")
+		f.Failed(address(1), anyKey())
 	}
-	if f.Wait(address(1), "") == 0 {
+	if f.Wait(address(1), anyKey()) == 0 {
 		t.Error("a full memory takes no new address")
 	}
 }
