@@ -110,7 +110,7 @@ func New(cfg Config) (*Runner, error) {
 	client, err := river.NewClient(riverpgxv5.New(cfg.Pool), &river.Config{
 		Schema:        migrations.RiverSchema,
 		Logger:        slog.New(quiet{cfg.Logger.Handler()}).With(slog.String("component", "jobs")),
-		Queues:        map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: 10}},
+		Queues:        map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: 10}, tenants.LandingsQueue: {MaxWorkers: 2}},
 		Workers:       workers,
 		PollOnly:      cfg.PollOnly,
 		FetchCooldown: 10 * time.Millisecond, // commit to run in about 30 ms

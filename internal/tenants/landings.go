@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
 )
 
 // LandingsJob looks for what operations made without anybody knowing.
@@ -14,6 +15,13 @@ type LandingsJob struct{}
 
 // Kind is the job's name in the queue.
 func (LandingsJob) Kind() string { return "late_landings" }
+
+// LandingsQueue is a queue of its own: while Prisma hangs, looks take minutes, and nothing
+// else must wait behind them.
+const LandingsQueue = "landings"
+
+// InsertOpts implements river.JobArgsWithInsertOpts.
+func (LandingsJob) InsertOpts() river.InsertOpts { return river.InsertOpts{Queue: LandingsQueue} }
 
 const (
 	// SweepFor is how long after its last doubtful request something of an operation is
