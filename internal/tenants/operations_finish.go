@@ -51,6 +51,10 @@ func (s *Store) FinishOperation(ctx context.Context, by Actor, op Operation, mad
 			done, err = s.answerOf(ctx, tx, row)
 			// One that was found without its client has no secret, and made's is not kept.
 			done.SecretExpired = done.SecretExpired || made.Secret != "" && done.Secret == ""
+			if !row.Keyed && row.Attempt == op.Attempt && row.resource == made.ResourceID {
+				// It is this very end, stored while its answer was lost, and nobody else can ask.
+				done.Secret, done.SecretExpired = made.Secret, false
+			}
 			return err
 		}
 		if row.status != OperationRunning || row.Attempt != op.Attempt {

@@ -59,6 +59,33 @@ func (o operations) begin(t *testing.T, lease time.Duration) (tenants.Operation,
 	})
 }
 
+// Without a key nothing is kept for replays, but whoever has to store an end twice, because
+// the answer of the first time was lost, still has the string for its client.
+func TestOperationEndWithoutAKeyIsRepeated(t *testing.T) {
+	t.Parallel()
+	o := openOperations(t)
+	ctx, by := t.Context(), tenants.System()
+	op, err := o.BeginOperation(ctx, o.tenant, tenants.NewOperation{
+		Connection: o.connection, Kind: tenants.OperationCreateDatabase, Lease: time.Minute,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := tenants.Made{
+		ResourceID: "db_1", Answer: []byte(`{"id":"db_1"}`), Secret: "postgres://one", DatabaseID: "db_1", ProjectID: "proj_1",
+	}
+	for _, time := range []string{"first", "second"} {
+		done, err := o.FinishOperation(ctx, by, op, made)
+		if err != nil || done.Secret != made.Secret || done.SecretExpired {
+			t.Errorf("the %s time: the string is there: %t, expired: %t, %v", time, done.Secret != "", done.SecretExpired, err)
+		}
+	}
+	made.ResourceID = "db_2"
+	if done, err := o.FinishOperation(ctx, by, op, made); err != nil || done.Secret != "" || !done.SecretExpired {
+		t.Errorf("another resource's string was kept: %t, expired: %t, %v", done.Secret != "", done.SecretExpired, err)
+	}
+}
+
 // Only the holder of the newest lease may write; the first answer stays.
 func TestOperationFence(t *testing.T) {
 	t.Parallel()
