@@ -309,6 +309,17 @@ func TestLostRestore(t *testing.T) {
 		t.Errorf("%d restores were sent, want 4", n)
 	}
 	w.awaitReady(t, database.ID)
+	// A process died before it had looked at the database, so it had sent nothing.
+	w.wire.harms(func(*http.Request) harm { return refuse })
+	wantKind(t, restore("k4"), fault.PrismaUnavailable)
+	w.exec(t, `UPDATE operations SET status = 'running', finished_at = NULL, lease_until = app.wall_clock() - interval '1 ms'
+		WHERE idempotency_key = 'k4'`)
+	w.wire.harms(nil)
+	check(t, restore("k4"))
+	if n := w.wire.posts("/restore"); n != 5 {
+		t.Errorf("%d restores were sent, want 5", n)
+	}
+	w.awaitReady(t, database.ID)
 	w.wire.harms(func(r *http.Request) harm {
 		if strings.HasSuffix(r.URL.Path, "/restore") {
 			return conflict

@@ -81,7 +81,7 @@ func (s *Service) RestoreDatabase(ctx context.Context, by tenants.Actor, tenant 
 	return create(ctx, s, by, creation[Database]{
 		at: scope{tenant, connection}, kind: tenants.OperationRestoreDatabase, key: in.IdempotencyKey,
 		asked:   []string{bare(databasePrefix, id), bare(databasePrefix, in.SourceID), in.BackupID},
-		request: request{DatabaseID: id},
+		request: request{DatabaseID: id, Unlooked: true},
 		make: func(ctx context.Context, r *run) (Database, tenants.Made, error) {
 			restored, err := r.restore(ctx, id, in)
 			if err != nil {
@@ -96,12 +96,12 @@ func (s *Service) RestoreDatabase(ctx context.Context, by tenants.Actor, tenant 
 // restore begins a restore once. Its error is an *unfinished.
 func (r *run) restore(ctx context.Context, id string, in Restore) (Database, error) {
 	before, _ := requestOf(r.op)
-	if !r.mayExist() {
+	if before.Unlooked || !r.mayExist() {
 		database, err := r.database(ctx, id)
 		if err != nil {
 			return Database{}, r.fails(err)
 		}
-		before.Again = restoredFrom(database, in.BackupID)
+		before.Again, before.Unlooked = restoredFrom(database, in.BackupID), false
 		if err := r.note(ctx, before); err != nil {
 			return Database{}, r.fails(err)
 		}

@@ -46,6 +46,8 @@ type request struct {
 
 	// Again: the database held this backup's content before it was asked for.
 	Again bool `json:"again,omitempty"`
+	// Unlooked: what the database holds was not looked at yet, and so nothing was sent.
+	Unlooked bool `json:"unlooked,omitempty"`
 }
 
 // requestOf reads what an operation keeps; an earlier version kept nothing.
