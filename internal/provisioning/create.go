@@ -22,11 +22,8 @@ func (s *Service) CreateProject(ctx context.Context, by tenants.Actor, tenant te
 	if err := s.checkRegion(ctx, tenant, bad, in.Region); err != nil {
 		return Created[Project]{}, err
 	}
-	if err := refusal(bad); err != nil {
-		return Created[Project]{}, err
-	}
 	return create(ctx, s, by, creation[Project]{
-		at: scope{tenant, connection}, kind: tenants.OperationCreateProject, key: in.IdempotencyKey,
+		bad: bad, at: scope{tenant, connection}, kind: tenants.OperationCreateProject, key: in.IdempotencyKey,
 		asked: []string{in.Name, in.Region}, request: request{Name: in.Name, Region: in.Region},
 		make: func(ctx context.Context, r *run) (Project, tenants.Made, error) {
 			return r.makeProject(ctx, in)
@@ -51,11 +48,8 @@ func (s *Service) CreateDatabase(ctx context.Context, by tenants.Actor, tenant t
 	} else if err := s.checkRegion(ctx, tenant, bad, in.Region); err != nil {
 		return Created[Database]{}, err
 	}
-	if err := refusal(bad); err != nil {
-		return Created[Database]{}, err
-	}
 	return create(ctx, s, by, creation[Database]{
-		at: scope{tenant, connection}, kind: tenants.OperationCreateDatabase, key: in.IdempotencyKey,
+		bad: bad, at: scope{tenant, connection}, kind: tenants.OperationCreateDatabase, key: in.IdempotencyKey,
 		asked:   []string{in.Name, in.Region, bare(projectPrefix, in.ProjectID)},
 		request: request{Name: in.Name, Region: in.Region, ProjectID: in.ProjectID},
 		make: func(ctx context.Context, r *run) (Database, tenants.Made, error) {

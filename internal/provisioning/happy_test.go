@@ -246,6 +246,35 @@ func TestRegions(t *testing.T) {
 	}
 }
 
+// A region that is no longer offered takes no answer away that was given once.
+func TestRegionsThatGo(t *testing.T) {
+	t.Parallel()
+	w := open(t)
+	ask := func(s *provisioning.Service, name, key string) (provisioning.Created[provisioning.Database], error) {
+		return s.CreateDatabase(t.Context(), tenants.System(), w.tenant, w.connection,
+			provisioning.NewDatabase{Name: name, Region: "us-east-1", IdempotencyKey: key})
+	}
+	made, err := ask(w.Service, "shop", "k")
+	check(t, err)
+	w.wire.harms(onPost("", refuse, -1))
+	wantKind(t, failed(ask(w.Service, "later", "k2")), fault.PrismaUnavailable)
+	w.wire.harms(func(r *http.Request) harm {
+		if strings.Contains(r.URL.Path, "/regions/") {
+			return move
+		}
+		return none
+	})
+	later := w.service(t)
+	again, err := ask(later, "shop", "k")
+	if err != nil || !again.Replayed || again.Resource.Credentials.ConnectionString != made.Resource.Credentials.ConnectionString {
+		t.Errorf("the replay = %t, %v", again.Replayed, err)
+	}
+	check(t, failed(ask(later, "later", "k2"))) // what may exist is looked for, and made if need be
+	for _, key := range []string{"", "k", "k3"} {
+		wantKind(t, failed(ask(later, "other", key)), fault.InvalidValue)
+	}
+}
+
 func TestNothingPrintsConnectionStrings(t *testing.T) {
 	t.Parallel()
 	secret := "postgres://u:canary@h/d"

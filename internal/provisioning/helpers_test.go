@@ -1,6 +1,7 @@
 package provisioning_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -291,6 +292,7 @@ const (
 	reject        // not processed, 400
 	throttle      // not processed, 429
 	conflict      // not processed, 409
+	move          // processed, and the answer names us-east-1 by another name
 )
 
 func newWire(t *testing.T, sim *prismasimtest.Server) *wire {
@@ -347,7 +349,11 @@ func (w *wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	maps.Copy(rw.Header(), answer.Header())
 	rw.WriteHeader(answer.Code)
-	_, _ = rw.Write(answer.Body.Bytes())
+	body := answer.Body.Bytes()
+	if h == move {
+		body = bytes.ReplaceAll(body, []byte("us-east-1"), []byte("us-East-1"))
+	}
+	_, _ = rw.Write(body)
 }
 
 func (w *wire) forward(ctx context.Context, r *http.Request) *httptest.ResponseRecorder {

@@ -29,6 +29,8 @@ type creation[T any] struct {
 	key     string
 	asked   []string // all that the client chose, normalised
 	request request  // what must be known to go on without the client
+	// bad names what is refused, if this is asked for the first time; nil: nothing.
+	bad *fault.Error
 	// make does it, or finds it done by an earlier attempt. Its error is an
 	// *unfinished.
 	make func(ctx context.Context, r *run) (T, tenants.Made, error)
@@ -74,6 +76,9 @@ func create[T any](ctx context.Context, s *Service, by tenants.Actor, c creation
 	if err := checkKey(c.key); err != nil {
 		return Created[T]{}, err
 	}
+	if err := s.refused(ctx, c.bad, c.at.tenant, c.kind, c.key, c.hash()); err != nil {
+		return Created[T]{}, err
+	}
 	kept, err := json.Marshal(c.request)
 	if err != nil {
 		return Created[T]{}, fmt.Errorf("encode a request: %w", err)
@@ -109,6 +114,22 @@ func create[T any](ctx context.Context, s *Service, by tenants.Actor, c creation
 	created, err := answerOf(c, done)
 	created.Replayed = false
 	return created, err
+}
+
+// refused returns bad if it names a field, unless the very same was asked for with this key
+// before: regions come and go, and an answer that was given once must not go with them.
+func (s *Service) refused(ctx context.Context, bad *fault.Error, tenant tenants.TenantID,
+	kind tenants.OperationKind, key string, hash [sha256.Size]byte,
+) error {
+	if bad == nil || len(bad.Fields) == 0 {
+		return nil
+	}
+	if key != "" {
+		if known, err := s.store.HasOperation(ctx, tenant, kind, key, hash); err != nil || known {
+			return err
+		}
+	}
+	return bad
 }
 
 // finish saves what an operation made.

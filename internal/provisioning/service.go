@@ -19,6 +19,7 @@ type Store interface {
 	ServiceToken(ctx context.Context, id tenants.TenantID) (string, error)
 
 	BeginOperation(ctx context.Context, tenant tenants.TenantID, in tenants.NewOperation) (tenants.Operation, error)
+	HasOperation(ctx context.Context, tenant tenants.TenantID, kind tenants.OperationKind, key string, requestHash [32]byte) (bool, error)
 	RenewOperation(ctx context.Context, op tenants.Operation, lease time.Duration) error
 	NoteOperation(ctx context.Context, op tenants.Operation, request json.RawMessage) error
 	EndOperation(ctx context.Context, op tenants.Operation, end tenants.OperationEnd) error

@@ -124,6 +124,7 @@ func (s *service) everyOperation(t *testing.T, f furnished) {
 		return op
 	}
 	op := begin("first")
+	do(s.HasOperation(ctx, f.tenant, op.Kind, "first", [32]byte{}))
 	do(s.RenewOperation(ctx, op, time.Minute))
 	do(s.NoteOperation(ctx, op, []byte(`{}`)))
 	s.everyUse(t, f, op)

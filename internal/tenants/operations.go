@@ -128,6 +128,21 @@ func (s *Store) BeginOperation(ctx context.Context, tenant TenantID, in NewOpera
 	return op, nil
 }
 
+// HasOperation reports whether that request was made with that key within KeyLife.
+func (s *Store) HasOperation(ctx context.Context, tenant TenantID, kind OperationKind, key string, requestHash [32]byte) (bool, error) {
+	var found []OperationID
+	err := s.read(ctx, tenant, func(rows pgx.Rows) (err error) {
+		found, err = pgx.CollectRows(rows, pgx.RowTo[OperationID])
+		return err
+	}, `SELECT id FROM operations
+		WHERE tenant_id = $1 AND kind = $2 AND idempotency_key = $3 AND request_hash = $4 AND created_at > app.now() - $5::interval`,
+		tenant, kind, key, requestHash[:], KeyLife)
+	if err != nil {
+		return false, fmt.Errorf("look for an operation: %w", err)
+	}
+	return len(found) > 0, nil
+}
+
 func errReconnect() error {
 	return fault.New(fault.ReconnectRequired, "The user has to connect again.", nil)
 }
