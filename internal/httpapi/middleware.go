@@ -175,7 +175,7 @@ func permit(needed tenants.Scope) echo.MiddlewareFunc {
 type identity struct {
 	caller tenants.Caller
 	actor  tenants.Actor
-	at     time.Time
+	at     time.Time // when that was looked at
 }
 
 // identityKey finds the identity in a request's context.

@@ -205,7 +205,7 @@ func nameOf(from netip.Addr, key string) [sha256.Size]byte {
 	return sha256.Sum256([]byte(key))
 }
 
-// entry is what is remembered of one address, beginning or key.
+// entry is what is remembered of one address or key.
 type entry struct {
 	failures float64
 	at       time.Time

@@ -144,9 +144,10 @@ type Request struct {
 	Path       string // Prisma's, escaped, with its leading "/v1/"
 
 	// Still reports whether the caller would be let in now. An error of one of these kinds
-	// ends the request, unless it is a change that has been sent whole, and the answer: fault.Unauthorized, fault.ForbiddenScope, fault.NotFound and
-	// fault.ReconnectRequired. Any other means that nobody can tell, and it goes on. Nil:
-	// nobody asks.
+	// ends the request and its answer, except that what became of a change is waited for
+	// once it has been sent whole: fault.Unauthorized, fault.ForbiddenScope, fault.NotFound
+	// and fault.ReconnectRequired. Any other means that nobody can tell, and it goes on.
+	// Nil: nobody asks.
 	Still func(ctx context.Context) error
 
 	// Stream is called before the head of a stream is sent: it finds a place for it, which
