@@ -68,7 +68,7 @@ func NewFailures(rate FailureRate, now func() time.Time) *Failures {
 // slow too. wait is how long the key is not to be looked up; then there is no turn. A key
 // that has worked here within the hour waits for nothing.
 func (f *Failures) Enter(ctx context.Context, from netip.Addr, key string) (leave func(), wait time.Duration) {
-	if wait := f.Wait(from, key); wait > 0 || f.knows(key) {
+	if wait, known := f.look(from, key); wait > 0 || known {
 		return func() {}, wait
 	}
 	leave = f.turn(ctx, network(from))
@@ -112,36 +112,28 @@ func (f *Failures) turn(ctx context.Context, of netip.Prefix) (leave func()) {
 	}
 }
 
-// knows reports whether a key has worked here within the hour.
-func (f *Failures) knows(key string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.works(key, f.now())
-}
-
-// works is knows. f.mu is held.
-func (f *Failures) works(key string, now time.Time) bool {
-	worked, ok := f.known.get(sha256.Sum256([]byte(key)))
-	return ok && now.Sub(worked.at) < knownFor
-}
-
 // Wait returns how long a key from that address is not to be looked up; 0: now. A key
 // that has worked here within the hour never waits.
 func (f *Failures) Wait(from netip.Addr, key string) time.Duration {
+	wait, _ := f.look(from, key)
+	return wait
+}
+
+// look returns how long a key waits, and whether it has worked here within the hour.
+func (f *Failures) look(from netip.Addr, key string) (wait time.Duration, known bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
-	if f.works(key, now) {
-		return 0
+	if worked, ok := f.known.get(sha256.Sum256([]byte(key))); ok && now.Sub(worked.at) < knownFor {
+		return 0, true
 	}
-	var wait time.Duration
 	if e, ok := f.byIP.get(network(from)); ok {
 		wait = max(wait, f.wait(e, now))
 	}
 	if e, ok := f.byKey.get(nameOf(from, key)); ok {
 		wait = max(wait, f.wait(e, now))
 	}
-	return wait
+	return wait, false
 }
 
 // Failed notes that a key from that address was refused. The address is charged for each
