@@ -117,12 +117,15 @@ func TestFailuresShutOutNobodyElse(t *testing.T) {
 				t.Errorf("%s is still looked up", name)
 			}
 		}
+		if wait := f.Wait(address(1), good); wait > 0 {
+			t.Errorf("a good key waits %s for its neighbours", wait)
+		}
 		everywhere := func(i int) netip.Addr { return address(uint32(i) + 2) }
 		if n := guess(f, everywhere, func() string { return good[:8] + anyKey()[8:] }); n != 10_000 {
 			t.Errorf("%d keys that begin alike were looked up", n)
 		}
 		if wait := f.Wait(address(1), good); wait > 0 {
-			t.Errorf("the good key waits %s", wait)
+			t.Errorf("a good key waits %s for those that begin like it", wait)
 		}
 	})
 }
