@@ -1,7 +1,10 @@
 package replicas_test
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
@@ -16,8 +19,15 @@ import (
 //
 //	go test ./internal/processtest/replicas -run '^$' -bench NoisyTenant -benchtime 90x
 //
-// One round is a second of each. p99-ratio is the noisy 99th percentile by the calm one. The
-// tail is mostly the machine's: with 30 rounds, two runs of the same code may be 20 % apart.
+// One round is about a second of each. p99-ratio is the noisy 99th percentile by the calm
+// one. floor-p99-ratio is the same with as many calls of GET /healthz for noise, which know
+// no tenant and no limit: what that many calls of anything cost on this machine, which
+// the callers share with the server and its database.
+//
+// Everybody comes at random, as independent callers do: at fixed intervals, two of them
+// would meet in each of a round's calls or in none. In bursts, four noisy calls come at
+// the very same time. The tail is mostly the machine's: with 30 rounds, two runs of the
+// same code may be 20 % apart.
 func BenchmarkNoisyTenant(b *testing.B) {
 	in := processtest.NewInstallation(b)
 	replica := processtest.StartServeAt(b, in.With(nil), in.Public)
@@ -29,63 +39,101 @@ func BenchmarkNoisyTenant(b *testing.B) {
 	}
 	noisy := tenant("Noisy", "--requests-per-second", "10")
 	quiet := tenant("Quiet", "--requests-per-second", "1000")
-	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}}
+	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	defer client.CloseIdleConnections()
-
-	var alone, beside []time.Duration
-	for b.Loop() {
-		alone = append(alone, patience(b, client, replica.Origin, quiet)...)
-		stop := make(chan struct{})
-		var noise sync.WaitGroup
-		for range 4 { // 200 a second together
-			noise.Go(func() { bother(b, client, replica.Origin, noisy, stop) })
-		}
-		beside = append(beside, patience(b, client, replica.Origin, quiet)...)
-		close(stop)
-		noise.Wait()
+	var loud asked
+	noises := []struct {
+		name string
+		call func(context.Context)
+	}{
+		{"calm", nil},
+		{"noisy", func(ctx context.Context) { loud.ask(ctx, b, client, replica.Origin, noisy) }},
+		{"floor", func(ctx context.Context) { look(ctx, b, client, replica.Origin+"/healthz") }},
 	}
-	slices.Sort(alone)
-	slices.Sort(beside)
-	for _, percent := range []int{50, 90, 99} {
-		calm, loud := alone[len(alone)*percent/100], beside[len(beside)*percent/100]
-		b.ReportMetric(float64(calm.Microseconds()), fmt.Sprintf("calm-p%d-µs", percent))
-		b.ReportMetric(float64(loud.Microseconds()), fmt.Sprintf("noisy-p%d-µs", percent))
-		b.ReportMetric(float64(loud)/float64(calm), fmt.Sprintf("p%d-ratio", percent))
-	}
-	b.ReportMetric(0, "ns/op")
-}
-
-// bother asks 50 times a second until it is stopped.
-func bother(b *testing.B, client *http.Client, origin, key string, stop <-chan struct{}) {
-	b.Helper()
-	ticks := time.NewTicker(20 * time.Millisecond)
-	defer ticks.Stop()
-	var heard asked
-	for {
-		select {
-		case <-stop:
-			return
-		case <-ticks.C:
-			heard.ask(b.Context(), b, client, origin, key)
-		}
+	for name, burst := range map[string]int{"independent": 1, "bursts": 4} {
+		b.Run(name, func(b *testing.B) {
+			took := map[string][]time.Duration{}
+			for b.Loop() {
+				for _, noise := range noises {
+					took[noise.name] = append(took[noise.name], beside(b, noise.call, burst, client, replica.Origin, quiet)...)
+				}
+			}
+			for _, noise := range noises {
+				slices.Sort(took[noise.name])
+				for _, percent := range []int{50, 90, 99} {
+					at := func(name string) float64 { return float64(took[name][len(took[name])*percent/100].Microseconds()) }
+					b.ReportMetric(at(noise.name), fmt.Sprintf("%s-p%d-µs", noise.name, percent))
+					if noise.call != nil {
+						b.ReportMetric(at(noise.name)/at("calm"), fmt.Sprintf("%s-p%d-ratio", noise.name, percent))
+					}
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+		})
 	}
 }
 
-// patience asks 100 times in a second and returns how long each answer took.
-func patience(b *testing.B, client *http.Client, origin, key string) []time.Duration {
+// beside asks 100 times, 100 times a second, while noise is called 200 times a second,
+// burst at a time, and returns how long each answer took.
+func beside(b *testing.B, noise func(context.Context), burst int, client *http.Client, origin, key string) []time.Duration {
 	b.Helper()
-	ticks := time.NewTicker(10 * time.Millisecond)
-	defer ticks.Stop()
+	const calls, perSecond, noisePerSecond = 100, 100, 200
+	ctx, stop := context.WithCancel(b.Context())
+	var callers sync.WaitGroup
+	defer callers.Wait()
+	defer stop()
+	if noise != nil {
+		callers.Go(func() {
+			for arrive := arrivals(float64(noisePerSecond) / float64(burst)); arrive(ctx); {
+				for range burst {
+					callers.Go(func() { noise(context.WithoutCancel(ctx)) }) // its answer is waited for
+				}
+			}
+		})
+	}
 	var heard asked
-	took := make([]time.Duration, 0, 100)
-	for range cap(took) {
-		<-ticks.C
+	took := make([]time.Duration, 0, calls)
+	for arrive := arrivals(perSecond); len(took) < calls && arrive(ctx); {
 		began := time.Now()
-		heard.ask(b.Context(), b, client, origin, key)
+		heard.ask(ctx, b, client, origin, key)
 		took = append(took, time.Since(began))
 	}
 	if heard.refused.Load() > 0 {
 		b.Errorf("%d calls of the quiet tenant were refused", heard.refused.Load())
 	}
 	return took
+}
+
+// arrivals waits for the next of independent callers, who are so many a second; false:
+// ctx ended first.
+func arrivals(perSecond float64) func(ctx context.Context) bool {
+	next := time.Now()
+	return func(ctx context.Context) bool {
+		next = next.Add(time.Duration(rand.ExpFloat64() / perSecond * float64(time.Second)))
+		wait := time.NewTimer(time.Until(next))
+		defer wait.Stop()
+		select {
+		case <-ctx.Done():
+			return false
+		case <-wait.C:
+			return true
+		}
+	}
+}
+
+// look asks for a page that everybody may see.
+func look(ctx context.Context, b *testing.B, client *http.Client, address string) {
+	b.Helper()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	answer, err := client.Do(r)
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	defer answer.Body.Close()
+	_, _ = io.Copy(io.Discard, answer.Body)
 }
