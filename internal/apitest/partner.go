@@ -2,13 +2,19 @@ package apitest
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/binary"
 	"encoding/json"
+	"hash/crc32"
 	"io"
 	"maps"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/connect-prisma/server/internal/prismasim/prismasimtest"
 	"github.com/connect-prisma/server/internal/tenants"
@@ -42,6 +48,29 @@ func (w *World) NewKey(t *testing.T, tenant tenants.TenantID, scopes ...tenants.
 	_, secret, err := w.Store.CreateKey(t.Context(), tenants.System(), tenant, "test", scopes, time.Time{})
 	check(t, err)
 	w.record.secret("API key", secret)
+	return secret
+}
+
+// OldKey makes a tenant's key one of before they had a code, by which the service knows
+// what it has issued.
+func (w *World) OldKey(t *testing.T, of Tenant) string {
+	t.Helper()
+	var raw [32]byte
+	_, _ = rand.Read(raw[:]) // never fails
+	letters := base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+	body := "cpk_" + letters.EncodeToString(raw[:])
+	secret := body + "_" + letters.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE([]byte(body))))
+	w.record.secret("API key", secret)
+	hash, err := w.keyset.Fingerprint("api key", secret)
+	check(t, err)
+	admin, err := pgx.Connect(t.Context(), w.DB.AdminURL)
+	check(t, err)
+	defer func() { _ = admin.Close(context.WithoutCancel(t.Context())) }()
+	changed, err := admin.Exec(t.Context(), `UPDATE api_keys SET key_hash = $2 WHERE tenant_id = $1`, of.ID, hash)
+	check(t, err)
+	if changed.RowsAffected() != 1 || w.Store.Issued(secret) {
+		t.Fatalf("%d keys were changed", changed.RowsAffected())
+	}
 	return secret
 }
 

@@ -64,6 +64,7 @@ type World struct {
 
 	wire      *wire
 	record    *record
+	keyset    *sealing.Keyset
 	ahead     atomic.Int64 // how far the service's clock is before the real one
 	listener  string
 	transport *http.Transport
@@ -133,6 +134,7 @@ var signingKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.Ge
 func (w *World) build(t *testing.T, o options) {
 	t.Helper()
 	keyset, cookies := w.keys(t)
+	w.keyset = keyset
 	tokenPool, err := pgxpool.New(t.Context(), w.DB.AppURL+"&pool_max_conns=2")
 	check(t, err)
 	t.Cleanup(tokenPool.Close)

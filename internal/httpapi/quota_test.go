@@ -218,7 +218,8 @@ func TestFailedAuthenticationIsSlowedDown(t *testing.T) {
 	if answer := get(w.Tenant.Key, nil); answer.Status != http.StatusOK {
 		t.Fatalf("a good key: %d", answer.Status)
 	}
-	stranger := w.NewTenant(t, "Stranger", nil) // whose key was never used
+	stranger := w.NewTenant(t, "Stranger", nil) // whose key was never used, and is of the form before keys had a code
+	stranger.Key = w.OldKey(t, stranger)
 	for i := range 5 {
 		if answer := get("cpk_guess"+strconv.Itoa(i), nil); answer.Status != http.StatusUnauthorized {
 			t.Errorf("guess %d: %d", i, answer.Status)
@@ -236,6 +237,9 @@ func TestFailedAuthenticationIsSlowedDown(t *testing.T) {
 		}
 	}
 	retryAfter(t, get(stranger.Key, nil)) // not looked up, so nothing is told of it
+	if answer := get(w.NewTenant(t, "Newcomer", nil).Key, nil); answer.Status != http.StatusOK {
+		t.Errorf("a key that was never used, and is no guess: %d", answer.Status)
+	}
 	if answer := get(w.Tenant.Key, nil); answer.Status != http.StatusOK {
 		t.Errorf("a key that is known to be good: %d", answer.Status)
 	}

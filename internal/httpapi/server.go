@@ -20,6 +20,7 @@ import (
 type Store interface {
 	Authenticate(ctx context.Context, key string) (tenants.Caller, error)
 	AuthenticateAnew(ctx context.Context, key string) (tenants.Caller, error)
+	Issued(key string) bool
 	Key(ctx context.Context, tenant tenants.TenantID, id tenants.KeyID) (tenants.Key, error)
 	RotateKey(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, id tenants.KeyID, in tenants.NewRotation) (tenants.Rotation, error)
 	ChangeMetadata(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, id tenants.ConnectionID, pairs map[string]*string) (tenants.Connection, error)
@@ -81,7 +82,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, echo: echo.New(), csrf: http.NewCrossOriginProtection(), operations: operations,
 		limiter:  limits.New(limits.Config{Budgets: cfg.Store, Now: cfg.Now, Logger: cfg.Logger}),
-		failures: limits.NewFailures(cfg.AuthFailures, cfg.Now),
+		failures: limits.NewFailures(cfg.AuthFailures, cfg.Store.Issued, cfg.Now),
 	}
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.HTTPErrorHandler = s.handleError

@@ -58,11 +58,11 @@ func (s *Store) RotateKey(ctx context.Context, by Actor, tenant TenantID, id Key
 		return Rotation{}, fault.New(fault.InvalidValue, "The old key can't go on for that long.", nil).
 			WithField("/expiresInSeconds", fmt.Sprintf("Use 0 to %d seconds.", int(MaxKeyOverlap.Seconds())))
 	}
-	made := Rotation{Secret: newAPIKey()}
-	hash, err := s.keyset.Fingerprint(apiKeyPurpose, made.Secret)
+	secret, hash, err := s.newAPIKey()
 	if err != nil {
 		return Rotation{}, err
 	}
+	made := Rotation{Secret: secret}
 	made.Key.Hint = made.Secret[:apiKeyHint]
 	defer s.forgetCallers(tenant)
 	err = s.inOperator(ctx, func(tx pgx.Tx) error {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/connect-prisma/server/internal/fault"
+	"github.com/connect-prisma/server/internal/sealing"
 	"github.com/connect-prisma/server/internal/tenants"
 )
 
@@ -300,5 +301,59 @@ func TestLeakPattern(t *testing.T) {
 				t.Errorf("%s: the checksum rule does not tell a key from a look-alike", document)
 			}
 		}
+	}
+}
+
+// Nobody but the service makes keys of which it says, without looking, that they are its
+// own, also in the middle of a rotation of token keys.
+func TestIssuedKeys(t *testing.T) {
+	t.Parallel()
+	s := openService(t)
+	tenant := s.tenant(t, "Acme").ID
+	key, secret := s.key(t, tenant, time.Time{})
+	rotated, err := s.RotateKey(t.Context(), tenants.System(), tenant, key.ID, tenants.NewRotation{})
+	ok(t, err)
+	_, err = s.RevokeKey(t.Context(), tenants.System(), tenant, key.ID)
+	ok(t, err)
+	promoted, err := sealing.PromoteKeys(s.text)
+	ok(t, err)
+	another, err := sealing.Generate()
+	ok(t, err)
+	for name, tc := range map[string]struct {
+		text string
+		want bool
+	}{
+		"here":                             {s.text, true},
+		"once another token key is in use": {promoted, true},
+		"with other token keys":            {another, false},
+	} {
+		keyset, err := sealing.Parse(tc.text, "test")
+		ok(t, err)
+		store, err := tenants.NewStore(tenants.Config{Pool: s.db.Pool, Keyset: keyset})
+		ok(t, err)
+		for kind, secret := range map[string]string{"made": secret, "rotated": rotated.Secret} {
+			if got := store.Issued(secret); got != tc.want {
+				t.Errorf("%s, a %s key is said to be issued: %t", name, kind, got)
+			}
+		}
+	}
+	for name, change := range map[string]func([]byte){
+		"random part": func(raw []byte) { raw[0] ^= 1 },
+		"last bit":    func(raw []byte) { raw[len(raw)-1] ^= 1 },
+		"whole code":  func(raw []byte) { clear(raw[24:]) },
+	} {
+		letters := base32.StdEncoding.WithPadding(base32.NoPadding)
+		raw, err := letters.DecodeString(strings.ToUpper(secret[4:56]))
+		ok(t, err)
+		change(raw)
+		body := "cpk_" + strings.ToLower(letters.EncodeToString(raw))
+		forged := body + "_" + strings.ToLower(letters.EncodeToString(
+			binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE([]byte(body)))))
+		if !tenants.IsAPIKey(forged) || s.Issued(forged) {
+			t.Errorf("a key whose %s was changed is said to be issued", name)
+		}
+	}
+	if s.Issued("") || s.Issued(secret[:40]) {
+		t.Error("what is no key is said to be issued")
 	}
 }

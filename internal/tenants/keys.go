@@ -67,8 +67,7 @@ func (s *Store) CreateKey(ctx context.Context, by Actor, tenant TenantID, name s
 	if len(scopes) == 0 {
 		return Key{}, "", fault.New(fault.InvalidValue, "A key needs at least one scope.", nil)
 	}
-	secret := newAPIKey()
-	hash, err := s.keyset.Fingerprint(apiKeyPurpose, secret)
+	secret, hash, err := s.newAPIKey()
 	if err != nil {
 		return Key{}, "", err
 	}

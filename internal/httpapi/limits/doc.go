@@ -25,7 +25,7 @@
 // same number: they would lock the tenant out of its other calls.
 //
 // Failed authentication is counted by key, and by address once for each different key.
-// Keys that have worked here lately are let through all the same, so that one bad client
-// does not shut out its neighbours behind the same address; of the others only a few from
-// one address are looked up at a time.
+// Keys that were issued here, or have worked here lately, are let through all the same, so
+// that one bad client does not shut out its neighbours behind the same address; of the
+// others only a few from one address are looked up at a time.
 package limits

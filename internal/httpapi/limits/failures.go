@@ -31,8 +31,9 @@ type FailureRate struct {
 // Failures counts failed authentication. It is safe for concurrent use, and its memory
 // is bounded: who was not seen longest is forgotten first.
 type Failures struct {
-	rate FailureRate
-	now  func() time.Time
+	rate   FailureRate
+	issued func(key string) bool
+	now    func() time.Time
 
 	mu    sync.Mutex
 	byIP  memory[netip.Prefix]
@@ -47,8 +48,9 @@ type turns struct {
 	members int // who has a place or waits for one
 }
 
-// NewFailures returns Failures without any.
-func NewFailures(rate FailureRate, now func() time.Time) *Failures {
+// NewFailures returns Failures without any. issued tells of a key, by itself, that it can't
+// be a guess: nobody's guesses hold such a key up.
+func NewFailures(rate FailureRate, issued func(key string) bool, now func() time.Time) *Failures {
 	if rate.PerMinute == 0 {
 		rate.PerMinute = 60
 	}
@@ -56,7 +58,7 @@ func NewFailures(rate FailureRate, now func() time.Time) *Failures {
 		rate.Burst = 30
 	}
 	return &Failures{
-		rate: rate, now: now,
+		rate: rate, issued: issued, now: now,
 		byIP: newMemory[netip.Prefix](), byKey: newMemory[[sha256.Size]byte](), known: newMemory[[sha256.Size]byte](),
 		turns: map[netip.Prefix]*turns{},
 	}
@@ -66,9 +68,10 @@ func NewFailures(rate FailureRate, now func() time.Time) *Failures {
 // ends it. Guesses that come all at once would else all be looked up before the first of
 // them has failed. Nobody waits for long, so that keys are looked up when the database is
 // slow too. wait is how long the key is not to be looked up; then there is no turn. A key
-// that has worked here within the hour waits for nothing.
+// that has worked here within the hour waits for nothing, and one that can't be a guess
+// needs no turn.
 func (f *Failures) Enter(ctx context.Context, from netip.Addr, key string) (leave func(), wait time.Duration) {
-	if wait, known := f.look(from, key); wait > 0 || known {
+	if wait, trusted := f.look(from, key); wait > 0 || trusted {
 		return func() {}, wait
 	}
 	leave = f.turn(ctx, network(from))
@@ -119,33 +122,44 @@ func (f *Failures) Wait(from netip.Addr, key string) time.Duration {
 	return wait
 }
 
-// look returns how long a key waits, and whether it has worked here within the hour.
-func (f *Failures) look(from netip.Addr, key string) (wait time.Duration, known bool) {
+// look returns how long a key waits, and whether it is no guess: it has worked here within
+// the hour, or was issued.
+func (f *Failures) look(from netip.Addr, key string) (wait time.Duration, trusted bool) {
+	if f.worked(key) {
+		return 0, true
+	}
+	trusted = f.issued(key) // outside of the lock: it hashes
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
-	if worked, ok := f.known.get(sha256.Sum256([]byte(key))); ok && now.Sub(worked.at) < knownFor {
-		return 0, true
-	}
-	if e, ok := f.byIP.get(network(from)); ok {
+	if e, ok := f.byIP.get(network(from)); ok && !trusted {
 		wait = max(wait, f.wait(e, now))
 	}
 	if e, ok := f.byKey.get(nameOf(from, key)); ok {
 		wait = max(wait, f.wait(e, now))
 	}
-	return wait, false
+	return wait, trusted
+}
+
+// worked tells whether a key has worked here within the hour.
+func (f *Failures) worked(key string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	worked, ok := f.known.get(sha256.Sum256([]byte(key)))
+	return ok && f.now().Sub(worked.at) < knownFor
 }
 
 // Failed notes that a key from that address was refused. The address is charged for each
 // different key, as a guesser has them: a client that tries one key that has ended again
-// and again shuts out nobody else.
+// and again shuts out nobody else. For one that was issued it is not charged at all.
 func (f *Failures) Failed(from netip.Addr, key string) {
+	issued := f.issued(key)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
 	f.known.remove(sha256.Sum256([]byte(key)))
 	e := f.byKey.put(nameOf(from, key))
-	if f.left(e, now) == 0 {
+	if f.left(e, now) == 0 && !issued {
 		f.fail(f.byIP.put(network(from)), now)
 	}
 	f.fail(e, now)

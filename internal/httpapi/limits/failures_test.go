@@ -22,6 +22,9 @@ func address(n uint32) netip.Addr {
 	return netip.AddrFrom4(raw)
 }
 
+// noneIssued is what a guesser has to live with.
+func noneIssued(string) bool { return false }
+
 func anyKey() string { return "cpk_" + strings.ToLower(rand.Text()) }
 
 // guess tries keys until one has to wait, and returns how many were looked up.
@@ -39,7 +42,7 @@ func guess(f *limits.Failures, from func(i int) netip.Addr, key func() string) i
 func TestFailuresOfAnAddress(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f := limits.NewFailures(limits.FailureRate{}, clock)
+		f := limits.NewFailures(limits.FailureRate{}, noneIssued, clock)
 		one := func(int) netip.Addr { return address(1) }
 		if n := guess(f, one, anyKey); n != 30 {
 			t.Errorf("%d guesses were looked up at once, want 30", n)
@@ -72,7 +75,7 @@ func TestFailuresOfAnAddress(t *testing.T) {
 func TestFailuresOfANetwork(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f := limits.NewFailures(limits.FailureRate{}, clock)
+		f := limits.NewFailures(limits.FailureRate{}, noneIssued, clock)
 		within := func(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("2001:db8:1:2::%x", i+1)) }
 		if n := guess(f, within, anyKey); n != 30 {
 			t.Errorf("%d guesses from one network were looked up, want 30", n)
@@ -90,7 +93,7 @@ func TestFailuresOfANetwork(t *testing.T) {
 func TestFailuresOfAKey(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f := limits.NewFailures(limits.FailureRate{}, clock)
+		f := limits.NewFailures(limits.FailureRate{}, noneIssued, clock)
 		everywhere := func(i int) netip.Addr { return address(uint32(i) + 1) }
 		revoked := anyKey()
 		if n := guess(f, everywhere, func() string { return revoked }); n != 30 {
@@ -107,7 +110,7 @@ func TestFailuresOfAKey(t *testing.T) {
 func TestFailuresShutOutNobodyElse(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f := limits.NewFailures(limits.FailureRate{}, clock)
+		f := limits.NewFailures(limits.FailureRate{}, noneIssued, clock)
 		good := anyKey()
 		for name, key := range map[string]string{"a bad key": anyKey(), "no key": "", "what is no key": "Zm9vOmJhcg"} {
 			for range 1000 {
@@ -146,7 +149,7 @@ func TestFailuresAtOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				f := limits.NewFailures(limits.FailureRate{}, clock)
+				f := limits.NewFailures(limits.FailureRate{}, noneIssued, clock)
 				var lookups atomic.Int32
 				var all sync.WaitGroup
 				for i := range 1000 {
@@ -178,7 +181,7 @@ func TestFailuresAtOnce(t *testing.T) {
 func TestTurnsOfCallersThatLeave(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f := limits.NewFailures(limits.FailureRate{}, clock)
+		f := limits.NewFailures(limits.FailureRate{}, noneIssued, clock)
 		var leaves []func()
 		for range 8 {
 			leave, _ := f.Enter(t.Context(), address(1), anyKey())
@@ -209,7 +212,7 @@ func TestTurnsOfCallersThatLeave(t *testing.T) {
 func TestKnownKeysGoOn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f := limits.NewFailures(limits.FailureRate{}, clock)
+		f := limits.NewFailures(limits.FailureRate{}, noneIssued, clock)
 		good := anyKey()
 		f.Worked(good)
 		one := func(int) netip.Addr { return address(1) }
@@ -230,10 +233,45 @@ func TestKnownKeysGoOn(t *testing.T) {
 	})
 }
 
+// A key that was issued here is nobody's guess: it waits for its own failures and for
+// nobody else's, and its failures are held against nobody else.
+func TestIssuedKeysAreNoGuesses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		issued := func(key string) bool { return strings.HasPrefix(key, "cpk_issued") }
+		f := limits.NewFailures(limits.FailureRate{}, issued, clock)
+		one := func(int) netip.Addr { return address(1) }
+		guess(f, one, anyKey)
+		var leaves []func()
+		for range 8 { // look-ups under way from there
+			leave, _ := f.Enter(t.Context(), address(1), anyKey())
+			leaves = append(leaves, leave)
+		}
+		began := clock()
+		leave, wait := f.Enter(t.Context(), address(1), "cpk_issued")
+		leave()
+		if wait > 0 || clock().After(began) {
+			t.Errorf("it waited for %s, and is to wait %s", clock().Sub(began), wait)
+		}
+		for _, leave := range leaves {
+			leave()
+		}
+		if n := guess(f, one, func() string { return "cpk_issued and revoked" }); n != 30 {
+			t.Errorf("it was looked up %d times once it had ended, want 30", n)
+		}
+		for i := range 100 {
+			f.Failed(address(2), fmt.Sprint("cpk_issued", i))
+		}
+		if n := guess(f, func(int) netip.Addr { return address(2) }, anyKey); n != 30 {
+			t.Errorf("beside keys that have ended, %d guesses were looked up, want 30", n)
+		}
+	})
+}
+
 // Guessers can fill the memory and not more.
 func TestFailuresAreBounded(t *testing.T) {
 	t.Parallel()
-	f := limits.NewFailures(limits.FailureRate{}, clock)
+	f := limits.NewFailures(limits.FailureRate{}, noneIssued, clock)
 	for i := range uint32(5 * limits.Remembered) {
 		key := anyKey()
 		f.Failed(address(i), key)
