@@ -241,12 +241,12 @@ func TestIssuedKeysAreNoGuesses(t *testing.T) {
 		issued := func(key string) bool { return strings.HasPrefix(key, "cpk_issued") }
 		f := limits.NewFailures(limits.FailureRate{}, issued, clock)
 		one := func(int) netip.Addr { return address(1) }
-		guess(f, one, anyKey)
 		var leaves []func()
 		for range 8 { // look-ups under way from there
 			leave, _ := f.Enter(t.Context(), address(1), anyKey())
 			leaves = append(leaves, leave)
 		}
+		guess(f, one, anyKey)
 		began := clock()
 		leave, wait := f.Enter(t.Context(), address(1), "cpk_issued")
 		leave()
