@@ -30,6 +30,9 @@ type Landings struct {
 // Errors are the database's; what goes wrong with one operation leaves it for later.
 func (s *Service) LookForLandings(ctx context.Context) (Landings, error) {
 	var count landingCounts
+	if err := s.store.ShortenWaits(ctx, s.lease); err != nil {
+		return count.sum(), err
+	}
 	if err := s.lookForDeletions(ctx, &count); err != nil {
 		return count.sum(), err
 	}

@@ -420,3 +420,24 @@ func TestLooksThatFailAreRepeated(t *testing.T) {
 		t.Errorf("events = %q", got)
 	}
 }
+
+// A look that the database's clock puts hours ahead, because it was set back, comes soon.
+func TestLooksAfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	w := open(t)
+	w.wire.harms(func(r *http.Request) harm {
+		if r.Method == http.MethodPost {
+			return lose
+		}
+		return refuse
+	})
+	wantKind(t, w.project(t, "shop", "us-east-1", "")(), fault.PrismaUnavailable)
+	w.wire.harms(nil)
+	w.db.Advance(t, -2*time.Hour)
+	for _, want := range []provisioning.Landings{{}, {Looked: 1, Adopted: 1}} {
+		if result, err := w.LookForLandings(t.Context()); err != nil || result != want {
+			t.Errorf("the look: %+v %v, want %+v", result, err, want)
+		}
+		w.db.Advance(t, time.Minute)
+	}
+}

@@ -25,6 +25,7 @@ type Store interface {
 	EndOperation(ctx context.Context, op tenants.Operation, end tenants.OperationEnd) error
 	FinishOperation(ctx context.Context, by tenants.Actor, op tenants.Operation, made tenants.Made) (tenants.Operation, error)
 
+	ShortenWaits(ctx context.Context, lease time.Duration) error
 	LandingsToLookFor(ctx context.Context) ([]tenants.Landing, error)
 	BeginLook(ctx context.Context, at tenants.Landing, lease time.Duration) (look tenants.Look, due bool, err error)
 	EndLook(ctx context.Context, look tenants.Look, seen bool) error

@@ -211,6 +211,7 @@ func (s *service) everyLook(t *testing.T, op tenants.Operation) {
 func (s *service) look(t *testing.T, op tenants.Operation) tenants.Look {
 	t.Helper()
 	s.db.Advance(t, 10*time.Minute)
+	ok(t, s.ShortenWaits(t.Context(), time.Minute))
 	_, err := s.LandingsToLookFor(t.Context())
 	ok(t, err)
 	look, due, err := s.BeginLook(t.Context(), tenants.Landing{Tenant: op.Tenant, Operation: op.ID}, time.Minute)

@@ -131,3 +131,85 @@ func TestOperationFence(t *testing.T) {
 		t.Errorf("EndOperation() of one that is done = %v", err)
 	}
 }
+
+// A clock that is set back makes nobody wait for as long: not for an operation whose holder
+// is dead, not for a look, and no connection string is kept for longer.
+func TestOperationsAfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	o := openOperations(t)
+	ctx, by := t.Context(), tenants.System()
+	const lease = 30 * time.Second
+	dead, err := o.begin(t, lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, err := o.BeginOperation(ctx, o.tenant, tenants.NewOperation{
+		Connection: o.connection, Kind: tenants.OperationCreateDatabase, Key: "ended", Lease: lease,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.FinishOperation(ctx, by, ended, tenants.Made{
+		ResourceID: "db_1", Answer: []byte(`{"id":"db_1"}`), Secret: "postgres://one", DatabaseID: "db_1", ProjectID: "proj_1", MayLand: true,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	shorten := func() {
+		t.Helper()
+		if err := o.ShortenWaits(ctx, lease); err != nil {
+			t.Fatal(err)
+		}
+	}
+	due := func() map[tenants.OperationID]bool {
+		t.Helper()
+		list, err := o.LandingsToLookFor(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := map[tenants.OperationID]bool{}
+		for _, l := range list {
+			found[l.Operation] = true
+		}
+		return found
+	}
+	kept := func() bool {
+		t.Helper()
+		again, err := o.BeginOperation(ctx, o.tenant, tenants.NewOperation{
+			Connection: o.connection, Kind: tenants.OperationCreateDatabase, Key: "ended", Lease: lease,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return again.Secret != ""
+	}
+
+	o.db.Advance(t, 10*time.Second)
+	shorten() // changes nothing while the clock is right
+	o.db.Advance(t, lease-5*time.Second)
+	if _, err := o.begin(t, lease); err != nil {
+		t.Errorf("a lease that had ended was made longer: %v", err)
+	}
+
+	o.db.Advance(t, -2*time.Hour)
+	shorten()
+	if _, err := o.begin(t, lease); fault.KindOf(err) != fault.OperationInProgress {
+		t.Errorf("its holder may live, but %v", err)
+	}
+	o.db.Advance(t, lease+time.Second)
+	if !due()[dead.ID] {
+		t.Error("nobody looks for what a dead holder may have made")
+	}
+	if _, err := o.begin(t, lease); err != nil {
+		t.Errorf("the operation of a dead holder can't be taken over: %v", err)
+	}
+	if !due()[ended.ID] {
+		t.Error("no look is due for what may have landed twice")
+	}
+	if !kept() {
+		t.Error("its answer is not kept for an hour")
+	}
+	o.db.Advance(t, time.Hour)
+	if kept() {
+		t.Error("its answer is kept for longer")
+	}
+}

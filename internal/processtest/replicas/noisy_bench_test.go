@@ -17,7 +17,7 @@ import (
 // BenchmarkNoisyTenant compares what a tenant waits for its answers while another one
 // sends 20 times its own rate, with what it waits otherwise, in turns on one server:
 //
-//	go test ./internal/processtest/replicas -run '^$' -bench NoisyTenant -benchtime 90x
+//	go test ./internal/processtest/replicas -run '^$' -bench NoisyTenant -benchtime 90x -timeout 20m
 //
 // One round is about a second of each. p99-ratio is the noisy 99th percentile by the calm
 // one. floor-p99-ratio is the same with as many calls of GET /healthz for noise, which know
