@@ -156,22 +156,33 @@ func TestChangeMetadata(t *testing.T) {
 		}
 	}
 	for name, tc := range map[string]struct {
-		body any
-		want int
+		body    any
+		want    int
+		pointer string
 	}{
-		"no metadata":    {`{}`, 400},
-		"null":           {`{"metadata": null}`, 400},
-		"a number":       {`{"metadata": {"n": 1}}`, 400},
-		"a list":         {`{"metadata": {"n": ["x"]}}`, 400},
-		"another field":  {`{"metadata": {}, "userId": "eve"}`, 400},
-		"a NUL":          {`{"metadata": {"n": "a\u0000b"}}`, 422},
-		"a long value":   {`{"metadata": {"n": "` + strings.Repeat("x", 501) + `"}}`, 422},
-		"a name of HTML": {`{"metadata": {"<i>": "x"}}`, 422},
-		"too many":       {map[string]any{"metadata": many}, 422},
+		"no metadata":          {`{}`, 400, "/metadata"},
+		"null":                 {`{"metadata": null}`, 400, "/metadata"},
+		"a number":             {`{"metadata": {"n": 1}}`, 400, "/metadata/n"},
+		"with a hyphen":        {`{"metadata": {"billing-plan": 5}}`, 400, "/metadata/billing-plan"},
+		"with dots":            {`{"metadata": {"billing.plan_2": 5}}`, 400, "/metadata/billing.plan_2"},
+		"the longest name":     {`{"metadata": {"` + strings.Repeat("x.-_", 10) + `": 5}}`, 400, "/metadata/" + strings.Repeat("x.-_", 10)},
+		"a list":               {`{"metadata": {"n": ["x"]}}`, 400, "/metadata/n"},
+		"another field":        {`{"metadata": {}, "userId": "eve"}`, 400, "/userId"},
+		"a NUL":                {`{"metadata": {"n": "a\u0000b"}}`, 422, "/metadata"},
+		"a long value":         {`{"metadata": {"n": "` + strings.Repeat("x", 501) + `"}}`, 422, "/metadata/n"},
+		"a name of HTML":       {`{"metadata": {"<i>": "x"}}`, 422, "/metadata"},
+		"a number below one":   {`{"metadata": {"<i>": 5}}`, 400, "/metadata"},
+		"a number below 41":    {`{"metadata": {"` + strings.Repeat("x", 41) + `": 5}}`, 400, "/metadata"},
+		"a number below a way": {`{"metadata": {"a/b~c": 5}}`, 400, "/metadata"},
+		"too many":             {map[string]any{"metadata": many}, 422, "/metadata"},
 	} {
 		answer := patch(tc.body)
 		if answer.Status != tc.want || strings.Contains(string(answer.Body), "<i>") {
 			t.Errorf("%s: %d, want %d: %s", name, answer.Status, tc.want, answer.Body)
+		}
+		var p apitest.Problem
+		if answer.JSON(t, &p); len(p.Errors) != 1 || p.Errors[0].Pointer != tc.pointer {
+			t.Errorf("%s: it points at %v, want %s", name, p.Errors, tc.pointer)
 		}
 	}
 	// A renewal does not undo it, and lists show it.

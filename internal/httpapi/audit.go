@@ -19,7 +19,8 @@ func (h handlers) ListAuditEntries(ctx context.Context, r contract.ListAuditEntr
 		From: deref(r.Params.From), To: deref(r.Params.To), Limit: limitOf(r.Params.Limit),
 	}
 	if r.Params.To != nil && !filter.From.Before(filter.To) {
-		return nil, fault.New(fault.InvalidRequest, "The query parameter to must be after from.", nil)
+		return nil, fault.New(fault.InvalidRequest, "A query parameter can't be used.", nil).
+			WithField("to", "Use a time that is after from.")
 	}
 	// A cursor holds for the list with these filters alone; it is never before after.
 	list := url.Values{

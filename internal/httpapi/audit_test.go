@@ -90,11 +90,15 @@ func TestAudit(t *testing.T) {
 	for key, query := range map[string]string{w.Tenant.Key: "?action=a.b&" + cursor, other.Key: "?" + cursor} {
 		apitest.WantProblem(t, w.Call(t, key, http.MethodGet, "/v1/audit"+query, nil), http.StatusBadRequest, "invalid-request")
 	}
-	for _, bad := range []string{
-		"?limit=0", "?after=-1", "?action=", "?who=x", "?cursor=x", "?actor=",
-		"?from=yesterday", "?from=" + at + "&to=" + at, "?to=0001-01-01T00:00:00Z", "?from=2026-03-01T12:00:00Z&" + cursor,
+	for bad, parameter := range map[string]string{
+		"?limit=0": "limit", "?after=-1": "after", "?action=": "action", "?cursor=x": "cursor", "?actor=": "actor",
+		"?from=yesterday": "from", "?from=" + at + "&to=" + at: "to", "?to=0001-01-01T00:00:00Z": "to",
+		"?from=2026-03-01T12:00:00Z&" + cursor: "cursor", "?who=x": "",
 	} {
-		apitest.WantProblem(t, w.Call(t, w.Tenant.Key, http.MethodGet, "/v1/audit"+bad, nil), http.StatusBadRequest, "invalid-request")
+		p := apitest.WantProblem(t, w.Call(t, w.Tenant.Key, http.MethodGet, "/v1/audit"+bad, nil), http.StatusBadRequest, "invalid-request")
+		if p.Names(parameter) == (parameter == "") { // a name that is not known is input, and not repeated
+			t.Errorf("%s points at %v", bad, p.Errors)
+		}
 	}
 	key := w.NewKey(t, w.Tenant.ID, tenants.ScopeWrite)
 	apitest.WantProblem(t, w.Call(t, key, http.MethodGet, "/v1/audit", nil), http.StatusForbidden, "forbidden-scope")

@@ -56,8 +56,10 @@ func TestWorkspaceResources(t *testing.T) {
 		t.Errorf("usage = %+v", usage)
 	}
 	apitest.WantProblem(t, call(http.MethodGet, at+"/usage?startDate=yesterday", nil, http.StatusBadRequest), http.StatusBadRequest, "invalid-request")
-	apitest.WantProblem(t, call(http.MethodGet, at+"/usage?startDate=2026-02-01T00:00:00Z&endDate=2026-01-01T00:00:00Z", nil, http.StatusBadRequest),
-		http.StatusBadRequest, "invalid-request")
+	if p := apitest.WantProblem(t, call(http.MethodGet, at+"/usage?startDate=2026-02-01T00:00:00Z&endDate=2026-01-01T00:00:00Z", nil,
+		http.StatusBadRequest), http.StatusBadRequest, "invalid-request"); len(p.Errors) != 1 || !p.Names("endDate") {
+		t.Errorf("a period that ends before it begins points at %v", p.Errors)
+	}
 
 	backups := apitest.Data[[]struct{ ID string }](t, call(http.MethodGet, at+"/backups?limit=1", nil, http.StatusOK))
 	if len(backups) != 1 {

@@ -137,10 +137,11 @@ func valueAt(body any, path []string) any {
 	return body
 }
 
-// plainPointer points at a field whose name looks like one, "" for any other.
+// plainPointer points at a field whose name looks like one, those that metadata may have
+// among them, "" for any other.
 func plainPointer(name string) string {
 	for _, r := range name {
-		if r != '_' && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') {
+		if r != '_' && r != '-' && r != '.' && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') {
 			return ""
 		}
 	}

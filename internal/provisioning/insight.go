@@ -46,7 +46,7 @@ func (s *Service) Usage(ctx context.Context, tenant tenants.TenantID, connection
 ) (Usage, error) {
 	if !in.From.IsZero() && !in.To.IsZero() && in.To.Before(in.From) {
 		return Usage{}, fault.New(fault.InvalidRequest, "The period can't be used.", nil).
-			WithField("to", "Use a time that is not before the beginning.")
+			WithField("endDate", "Use a time that is not before startDate.")
 	}
 	if err := checkID(databasePrefix, databaseID); err != nil {
 		return Usage{}, err
