@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// maxAnswer bounds what is read of one answer, in bytes: as much as the pass-through
-// carries. A page of 100 databases takes about 40 KB.
+// maxAnswer bounds what is read of one answer, in bytes, since it is held in memory. A page
+// of 100 databases takes about 40 KB; through the pass-through larger ones may come.
 const maxAnswer = 10 << 20
 
 // Causes of an UnreachableError; with the last two nothing was sent.
@@ -43,7 +43,7 @@ type call struct {
 	raw    bool // an answer that is no problem is a success whatever its status
 }
 
-// param is a query parameter; an empty value is not sent.
+// param is a query parameter; an empty value is sent by raw calls alone.
 type param struct{ name, value string }
 
 // text writes the value of a parameter; "" for a zero one.
@@ -186,7 +186,7 @@ func (c *Client) address(call call) (string, error) {
 	})
 	query := url.Values{}
 	for _, p := range call.query {
-		if p.value != "" {
+		if p.value != "" || call.raw {
 			query.Add(p.name, p.value)
 		}
 	}

@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	// defaultTimeout leaves room for the slowest call, completing a session, in which
-	// the server waits for Prisma's token endpoint.
-	defaultTimeout  = 30 * time.Second
+	// defaultTimeout leaves room for the slowest calls: the server gives a creating call
+	// 60 s at Prisma and 20 s to save what came of it. Who hangs up sooner may not learn
+	// what was made.
+	defaultTimeout  = 90 * time.Second
 	defaultAttempts = 3
 )
 
@@ -25,7 +26,7 @@ type Options struct {
 	HTTPClient *http.Client
 
 	// Timeout bounds one call with its repetitions, the pauses between them and the
-	// body; 0: 30 s. WithTimeout sets another one for a call.
+	// body; 0: 90 s, more than a creating call takes. WithTimeout sets another one for a call.
 	Timeout time.Duration
 
 	// Attempts is how often a call that may be repeated is sent at most, the first time

@@ -144,12 +144,12 @@ func TestRequests(t *testing.T) {
 		"pass-through": {
 			call: func() error {
 				_, err := connect.PassThrough(ctx, "cnx_1", client.PassThroughRequest{
-					Method: http.MethodPost, Path: "projects/proj_1/databases", Query: url.Values{"a": {"1", "2"}},
+					Method: http.MethodPost, Path: "projects/proj_1/databases", Query: url.Values{"a": {"1", "2"}, "b": {""}},
 					Body: map[string]string{"name": "shop"},
 				})
 				return err
 			},
-			want: sent{"POST", "/v1/connections/cnx_1/prisma/v1/projects/proj_1/databases?a=1&a=2", `{"name":"shop"}`, "", "", "application/json"},
+			want: sent{"POST", "/v1/connections/cnx_1/prisma/v1/projects/proj_1/databases?a=1&a=2&b=", `{"name":"shop"}`, "", "", "application/json"},
 		},
 	} {
 		if err := tc.call(); err != nil {

@@ -187,7 +187,7 @@ func TestRepetition(t *testing.T) {
 		"a read after 503":                   {call: read, replies: []reply{{503, client.PrismaUnavailable, ""}, done}, calls: 2, least: 100 * time.Millisecond},
 		"a read after a cut":                 {call: read, replies: []reply{cut, done}, calls: 2},
 		"a read gives up":                    {call: read, replies: []reply{busy}, calls: 3, fails: true},
-		"advice that is too long":            {call: read, replies: []reply{{429, client.QuotaExceeded, "60"}, done}, calls: 1, fails: true},
+		"advice that is too long":            {call: read, replies: []reply{{429, client.QuotaExceeded, "100"}, done}, calls: 1, fails: true},
 		"a refusal is final":                 {call: read, replies: []reply{{404, client.NotFound, ""}, done}, calls: 1, fails: true},
 		"a 500 is final":                     {call: read, replies: []reply{{500, client.Internal, ""}, done}, calls: 1, fails: true},
 		"a creation with a key":              {call: keyed, replies: []reply{busy, cut, done}, calls: 3, least: 2 * time.Second},
@@ -217,6 +217,37 @@ func TestRepetition(t *testing.T) {
 					t.Errorf("it was sent within %v, want %v at least", took, tc.least)
 				}
 			})
+		})
+	}
+}
+
+// slow answers after a while, by synctest's clock.
+type slow struct{ after time.Duration }
+
+func (s slow) RoundTrip(r *http.Request) (*http.Response, error) {
+	select {
+	case <-time.After(s.after):
+		return (&script{replies: []reply{{status: http.StatusCreated}}}).RoundTrip(r)
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+}
+
+// TestTheDefaultTimeoutOutlastsACreatingCall: it takes 60 s at Prisma and 20 s of saving.
+func TestTheDefaultTimeoutOutlastsACreatingCall(t *testing.T) {
+	t.Parallel()
+
+	for after, ends := range map[time.Duration]bool{80 * time.Second: true, 2 * time.Minute: false} {
+		synctest.Test(t, func(t *testing.T) {
+			connect, err := client.New("https://c.example", apiKey,
+				client.Options{HTTPClient: &http.Client{Transport: slow{after}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = connect.CreateDatabase(t.Context(), "cnx_1", client.CreateDatabaseRequest{Name: "shop"})
+			if ends != (err == nil) {
+				t.Errorf("CreateDatabase() after %v = %v", after, err)
+			}
 		})
 	}
 }

@@ -15,7 +15,7 @@ type PassThroughRequest struct {
 	// Path is a documented path behind /v1/, such as "projects" or "databases/db_1/usage".
 	Path string
 
-	// Query is passed on as it is.
+	// Query is passed on as it is, empty values too.
 	Query url.Values
 
 	// Body is encoded as JSON; nil sends none.
@@ -32,6 +32,9 @@ type PassThroughAnswer struct {
 // PassThrough calls Prisma's Management API with the user's access and returns what Prisma
 // answers, failures too: look at Status. What this service refuses by itself, or can't get
 // an answer to, is a *Problem. Only a GET is ever repeated.
+//
+// It reads answers of up to 10 MiB, whole. For larger ones, and for logs, which go on for as
+// long as an hour, send the request with net/http and the API key as its bearer token.
 //
 //	GET|POST|PUT|PATCH|DELETE /v1/connections/{connectionId}/prisma/v1/{path}
 func (c *Client) PassThrough(

@@ -71,7 +71,7 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
-		WriteTimeout:      90 * time.Second, // a page waits for three API calls at most, one after the other
+		WriteTimeout:      5 * time.Minute, // a page waits for three API calls at most, one after the other
 		IdleTimeout:       2 * time.Minute,
 	}
 	served := make(chan error, 1)

@@ -10,7 +10,7 @@ const { CONNECT_URL, API_KEY, RETURN_URL } = process.env;
 const connect = createClient<paths>({
   baseUrl: CONNECT_URL,
   headers: { Authorization: `Bearer ${API_KEY}` },
-  fetch: (request) => fetch(request, { signal: AbortSignal.timeout(30_000) }),
+  fetch: (request) => fetch(request, { signal: AbortSignal.timeout(90_000) }),
 });
 
 /** An error of the API: switch on its kind. */

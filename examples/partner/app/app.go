@@ -32,7 +32,7 @@ type Config struct {
 	SessionKey []byte
 	// HTTPClient sends the API calls; nil: a plain one.
 	HTTPClient *http.Client
-	// Timeout bounds one API call; 0: 30 s.
+	// Timeout bounds one API call; 0: 90 s.
 	Timeout time.Duration
 	// Logger hears of failures; nil: nobody does.
 	Logger *slog.Logger
