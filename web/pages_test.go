@@ -37,7 +37,10 @@ func render(t *testing.T, pages *web.Pages, view web.View) *goquery.Document {
 func views() map[string]web.View {
 	now := time.Date(2026, 3, 4, 15, 6, 7, 0, time.UTC)
 	counts := web.AdminConnectionCounts{Active: 12, Suspect: 1, NeedsReconnect: 2, Disconnected: 3}
-	problem := web.ProblemPage{Kind: "not-found", Title: "Not found", Status: 404, Meaning: "It isn't there.", WhatToDo: "Check the id."}
+	problem := web.ProblemPage{
+		Kind: "not-found", Title: "Not found", Status: 404, Meaning: "It isn't there.", WhatToDo: "Check the id.",
+		Further: []web.ProblemStatus{{Status: 410, Meaning: "It was there."}},
+	}
 	return map[string]web.View{
 		"connect": web.ConnectPage{
 			PartnerName: "Field Notes", UserLabel: "ada@example.com", Action: "/connect/abc", ExpiresAt: now, Now: now.Add(-9 * time.Minute),
@@ -94,7 +97,7 @@ func referenceView() web.ReferencePage {
 			ID: "callIt", Method: "POST", Path: "/v1/things/{id}", Summary: "Call it", About: about, Scope: "write",
 			Parameters: []web.ReferenceField{field}, BodyType: "application/json", Body: []web.ReferenceField{field}, Examples: example,
 			Answers:  []web.ReferenceAnswer{{Status: "200", About: text, Object: "Thing", ObjectID: "object-Thing", List: true, Headers: []string{"ETag"}, Examples: example}},
-			Problems: []web.ReferenceProblem{{Kind: "not-found", Title: "Not found", Status: 404}},
+			Problems: []web.ReferenceProblem{{Kind: "not-found", Title: "Not found", Status: 404, Further: []int{410}}},
 		}}}},
 		Objects: []web.ReferenceObject{{ID: "object-Thing", Name: "Thing", About: about, Fields: []web.ReferenceField{field}}},
 	}

@@ -49,9 +49,16 @@ type WorkspaceChangedPage struct {
 type ProblemPage struct {
 	Kind     string // the last part of the type URI
 	Title    string
-	Status   int // HTTP status
+	Status   int // HTTP status, when it is none of Further
 	Meaning  string
 	WhatToDo string
+	Further  []ProblemStatus
+}
+
+// ProblemStatus is another HTTP status that a kind of error is sent with.
+type ProblemStatus struct {
+	Status  int
+	Meaning string // what it means then, and what to do
 }
 
 // ProblemIndexPage lists every kind of API error.
@@ -138,9 +145,10 @@ type ReferenceAnswer struct {
 
 // ReferenceProblem is an error that a call can answer.
 type ReferenceProblem struct {
-	Kind   string
-	Title  string
-	Status int
+	Kind    string
+	Title   string
+	Status  int
+	Further []int // other statuses that the call sends it with
 }
 
 // ReferenceObject is something that answers hold.

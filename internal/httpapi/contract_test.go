@@ -77,6 +77,12 @@ func TestTheContractListsEveryProblem(t *testing.T) {
 		page := w.NewBrowser().Do(t, http.MethodGet, apitest.PublicURL+"/problems/"+kind, nil)
 		if said := page.Text(t); page.Status != http.StatusOK || !strings.Contains(said, "What it means") || len(said) < 120 {
 			t.Errorf("the page of %s answered %d: %s", kind, page.Status, said)
+		} else {
+			for _, status := range httpapi.FurtherStatusesOf(kind) {
+				if !strings.Contains(said, fmt.Sprintf("With status %d", status)) {
+					t.Errorf("the page of %s does not have the status %d: %s", kind, status, said)
+				}
+			}
 		}
 	}
 	listed := map[string]bool{}
@@ -143,7 +149,7 @@ func wantTrueExamples(t *testing.T, kinds map[string]int) {
 			return
 		}
 		seen++
-		same := kinds[p.Kind()] == p.Status || p.Kind() == "invalid-request" && p.Status != http.StatusUnprocessableEntity
+		same := kinds[p.Kind()] == p.Status || slices.Contains(httpapi.FurtherStatusesOf(p.Kind()), p.Status)
 		if p.Title != httpapi.TitleOf(p.Kind()) || !same {
 			t.Errorf("the example of %s has the title %q and the status %d", p.Kind(), p.Title, p.Status)
 		}
@@ -182,6 +188,14 @@ func TestTheContractIsServed(t *testing.T) {
 	for r, op := range operations(t) {
 		if !bytes.Contains(page.Body, []byte(`<h3 id="`+op.OperationID+`">`)) {
 			t.Errorf("the reference does not have %s %s", r.method, r.path)
+		}
+	}
+	for _, want := range []string{
+		`<code>invalid-request</code></a> <span class="hint">400</span>`, `<code>invalid-request</code></a> <span class="hint">400, 413, 415</span>`,
+		`<code>invalid-request</code></a> <span class="hint">400, 413</span>`, `<code>internal</code></a> <span class="hint">500, 503</span>`,
+	} {
+		if !bytes.Contains(page.Body, []byte(want)) {
+			t.Errorf("no call of the reference has %s", want)
 		}
 	}
 	for _, want := range []string{`id="object-Connection"`, `<a href="/problems/default-database">`, "Ada’s workspace", apitest.PublicURL} {

@@ -22,6 +22,18 @@ func TitleOf(name string) string {
 	return explain(fault.Kind(name)).Title
 }
 
+// FurtherStatusesOf are those that a kind, by its name, is sent with besides StatusOf.
+func FurtherStatusesOf(name string) (statuses []int) {
+	k := fault.Kind(name)
+	if name == kindName(fault.Internal) {
+		k = fault.Internal
+	}
+	for _, one := range further(k) {
+		statuses = append(statuses, one.Status)
+	}
+	return statuses
+}
+
 // BodyReader holds the bodies of requests against that of an operation.
 func BodyReader(operationID string) (func(*http.Request) error, error) {
 	operations, err := loadOperations()

@@ -95,9 +95,29 @@ func explain(k fault.Kind) explanation {
 	return explanation{"Internal error", "Something went wrong on our side.", "Send the request again later. Tell whoever runs this service the requestId."}
 }
 
+// further has the statuses that a kind is sent with besides its own, and what to do then.
+func further(k fault.Kind) []web.ProblemStatus {
+	switch {
+	case k == fault.InvalidRequest:
+		return []web.ProblemStatus{
+			{Status: http.StatusRequestEntityTooLarge, Meaning: "The body is too large: 64 KiB are allowed, through the pass-through 10 MiB. Send less at once."},
+			{Status: http.StatusUnsupportedMediaType, Meaning: "The body is not sent as JSON, or it is compressed. Use Content-Type: application/json and no Content-Encoding."},
+		}
+	case kindName(k) == kindName(fault.Internal):
+		return []web.ProblemStatus{{
+			Status: http.StatusServiceUnavailable,
+			Meaning: "The service can't do it just now; most often its database is away. Send the request again after Retry-After, " +
+				"a creating call with the same Idempotency-Key.",
+		}}
+	}
+	return nil
+}
+
 func problemPage(k fault.Kind) web.ProblemPage {
 	e := explain(k)
-	return web.ProblemPage{Kind: kindName(k), Title: e.Title, Status: status(k), Meaning: e.Meaning, WhatToDo: e.WhatToDo}
+	return web.ProblemPage{
+		Kind: kindName(k), Title: e.Title, Status: status(k), Meaning: e.Meaning, WhatToDo: e.WhatToDo, Further: further(k),
+	}
 }
 
 // listProblems serves GET /problems.

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -117,9 +118,24 @@ func referenceOperation(method, path string, item *openapi3.PathItem, op *openap
 		if name == kindName(fault.Internal) {
 			k = fault.Internal
 		}
-		shown.Problems = append(shown.Problems, web.ReferenceProblem{Kind: name, Title: explain(k).Title, Status: status(k)})
+		shown.Problems = append(shown.Problems, web.ReferenceProblem{
+			Kind: name, Title: explain(k).Title, Status: status(k), Further: furtherOf(op, k),
+		})
 	}
 	return shown
+}
+
+// furtherOf are the further statuses of a kind that an operation answers. What is passed
+// through has one answer for all statuses, and bodies of any media type.
+func furtherOf(op *openapi3.Operation, k fault.Kind) []int {
+	var all []int
+	for _, one := range further(k) {
+		passed := op.Responses.Default() != nil && one.Status != http.StatusUnsupportedMediaType
+		if passed || op.Responses.Value(strconv.Itoa(one.Status)) != nil {
+			all = append(all, one.Status)
+		}
+	}
+	return all
 }
 
 func referenceAnswer(status string, response *openapi3.Response) web.ReferenceAnswer {
