@@ -594,7 +594,7 @@ type TenantLimits struct {
 	// ConnectSessionsPerSecond Connect sessions made per second.
 	ConnectSessionsPerSecond int `json:"connectSessionsPerSecond"`
 
-	// CreationsPerSecond Projects, databases and credentials made per second.
+	// CreationsPerSecond Projects, databases and credentials made per second; each `POST` through the pass-through counts too.
 	CreationsPerSecond int `json:"creationsPerSecond"`
 
 	// RequestsPerSecond Requests per second in the long run.

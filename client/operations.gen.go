@@ -49,7 +49,8 @@ func (c *Client) AllAuditEntries(ctx context.Context, params ListAuditEntriesPar
 //	201 ConnectSession
 //
 // Makes a connect session and the one-time URL to send your user's browser to. The URL is shown in this answer
-// alone. With `connectionId` the user renews that connection and is held to its workspace.
+// alone. With `connectionId` the user renews that connection and is held to its workspace. The same request again
+// makes another session; there is no `Idempotency-Key`.
 //
 // Problems: invalid-request, invalid-value, unauthorized, forbidden-scope, not-found, quota-exceeded, internal.
 func (c *Client) CreateConnectSession(ctx context.Context, body CreateConnectSessionRequest, options ...CallOption) (ConnectSession, error) {

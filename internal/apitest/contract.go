@@ -86,7 +86,7 @@ func (e exchange) badByContract() []string {
 		return nil
 	}
 	op := operationOf(doc, e.method, e.path)
-	if op == nil || e.status == http.StatusMethodNotAllowed {
+	if op == nil {
 		return nil // no route of ours: badProblem looks at it
 	}
 	response := op.Responses.Status(e.status)
@@ -96,7 +96,22 @@ func (e exchange) badByContract() []string {
 	if response == nil {
 		return []string{"a status that the contract does not have for it"}
 	}
-	return append(e.badBody(response.Value), e.badKind(op)...)
+	return slices.Concat(e.undocumentedHeaders(response.Value), e.badBody(response.Value), e.badKind(op))
+}
+
+// undocumentedHeaders lists the headers that clients read and the contract does not have. ETag is
+// not among them: through the pass-through it is Prisma's.
+func (e exchange) undocumentedHeaders(response *openapi3.Response) []string {
+	var bad []string
+	for _, name := range []string{
+		"X-Request-Id", "RateLimit", "RateLimit-Policy", "Retry-After", "Allow", "WWW-Authenticate", "Location",
+		"Idempotent-Replayed", "Prisma-Request-Id",
+	} {
+		if e.header.Get(name) != "" && response.Headers[name] == nil {
+			bad = append(bad, "a header that the contract does not have for it: "+name)
+		}
+	}
+	return bad
 }
 
 // badBody holds the body against the schema of its type.

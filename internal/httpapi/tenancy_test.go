@@ -231,11 +231,11 @@ func TestUnknownParametersAndFieldsAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, field := range []string{"tenantId", "status", "id", "Generation", "NAME", "UserId", "a.b", "<i>x</i>"} {
+		for _, field := range []string{"tenantId", "status", "id", "Generation", "NAME", "UserId", "a.b", "a-b", "a/b", "<i>x</i>"} {
 			fields++
 			answer := w.Call(t, w.Tenant.Key, r.method, path, string(text[:len(text)-1])+`,"`+field+`":"`+marker+`"}`)
 			p := apitest.WantProblem(t, answer, http.StatusBadRequest, "invalid-request")
-			plain := !strings.ContainsAny(field, ".<")
+			plain := !strings.ContainsAny(field, "/<")
 			if p.Names("/"+field) != plain || bytes.Contains(answer.Body, []byte(marker)) || bytes.Contains(answer.Body, []byte("<i>")) {
 				t.Errorf("%s %s, field %s: %s", r.method, r.path, field, answer.Body)
 			}
