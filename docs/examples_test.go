@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -41,10 +42,12 @@ func blocks(text string) []block {
 }
 
 // shell runs the examples of one document, one after another, in one directory.
-// Variables live on from block to block, as they do in a reader's shell.
+// Variables live on from block to block, as they do in a reader's shell, and programs see
+// those that the document exports.
 type shell struct {
 	dir     string
 	env     []string
+	unseen  string // what makes the variables again that are not exported
 	replace *strings.Replacer
 	ran     int
 
@@ -104,8 +107,8 @@ func (s *shell) block(t *testing.T, text string) []byte {
 // variables that it leaves.
 func (s *shell) execute(t *testing.T, text string, out io.Writer, run func(*exec.Cmd) error) {
 	t.Helper()
-	state := filepath.Join(t.TempDir(), "env")
-	script := "set -euo pipefail -o allexport\n" + s.replace.Replace(text) + "\nenv -0 >'" + state + "'\n"
+	state := t.TempDir()
+	script := "set -euo pipefail\nbash_has=$(compgen -v)\n" + s.unseen + s.replace.Replace(text) + "\ncd '" + state + "'\n" + keepVariables
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", script)
@@ -115,13 +118,24 @@ func (s *shell) execute(t *testing.T, text string, out io.Writer, run func(*exec
 	if err := run(cmd); err != nil {
 		t.Fatalf("%v:\n%s\nit printed: %s\nand said: %s", err, text, out, diagnostics.Bytes())
 	}
-	env, err := os.ReadFile(state)
-	if err != nil {
+	env, err := os.ReadFile(filepath.Join(state, "env"))
+	unseen, unseenErr := os.ReadFile(filepath.Join(state, "unseen"))
+	if err := errors.Join(err, unseenErr); err != nil {
 		t.Fatal(err)
 	}
-	s.env = strings.Split(strings.TrimSuffix(string(env), "\x00"), "\x00")
+	s.env, s.unseen = strings.Split(strings.TrimSuffix(string(env), "\x00"), "\x00"), string(unseen)
 	s.ran++
 }
+
+// keepVariables writes the environment to env, and to unseen what declares the other
+// variables that bash does not have by itself.
+const keepVariables = `env -0 >env
+for its_name in $(comm -13 <(sort <<<"$bash_has
+bash_has
+its_name") <(compgen -v | sort)); do
+	[[ ${!its_name@a} == *x* ]] || declare -p "$its_name"
+done >unseen
+`
 
 // module runs an example in TypeScript that has no types of its own, with the reader's
 // variables in its environment and Prisma's SDK installed.
