@@ -48,6 +48,7 @@ type service struct {
 	cfg       settings
 	log       *slog.Logger
 	pool      *pgxpool.Pool
+	entryPool *pgxpool.Pool
 	tokenPool *pgxpool.Pool
 	beatPool  *pgxpool.Pool
 	jobPool   *pgxpool.Pool
@@ -86,7 +87,11 @@ func newService(ctx context.Context, cfg settings, log *slog.Logger) (*service, 
 // open opens the pools and checks the database.
 func (s *service) open(ctx context.Context) error {
 	var err error
-	s.pool, err = postgres.OpenPool(ctx, postgres.PoolConfig{URL: s.cfg.DatabaseURL, Name: "connect-prisma", MaxConns: 16})
+	s.pool, err = postgres.OpenPool(ctx, postgres.PoolConfig{URL: s.cfg.DatabaseURL, Name: "connect-prisma", MaxConns: 14})
+	if err != nil {
+		return fmt.Errorf("DATABASE_URL: %w", err)
+	}
+	s.entryPool, err = postgres.OpenPool(ctx, postgres.PoolConfig{URL: s.cfg.DatabaseURL, Name: "connect-prisma entry", MaxConns: 2})
 	if err != nil {
 		return fmt.Errorf("DATABASE_URL: %w", err)
 	}
@@ -175,7 +180,7 @@ func (s *service) build() error {
 		return err
 	}
 	s.store, err = tenants.NewStore(tenants.Config{
-		Pool: s.pool, TokenPool: s.tokenPool, BeatPool: s.beatPool, Keyset: keyset,
+		Pool: s.pool, EntryPool: s.entryPool, TokenPool: s.tokenPool, BeatPool: s.beatPool, Keyset: keyset,
 		SharedClient: s.cfg.sharedClient(), Environment: s.cfg.Environment, Hold: s.cfg.Refresh.Hold, Now: time.Now, Logger: s.log, FenceDir: s.cfg.SpoolDir,
 		LeaseFor: s.cfg.Refresh.lease(), Leeway: s.cfg.Refresh.Leeway, Late: s.cfg.Refresh.tune().Late,
 		CacheFor: cacheFor,
@@ -360,7 +365,7 @@ func (s *service) close() {
 	if s.spool != nil {
 		s.spool.Close()
 	}
-	for _, pool := range []*pgxpool.Pool{s.pool, s.tokenPool, s.beatPool, s.jobPool} {
+	for _, pool := range []*pgxpool.Pool{s.pool, s.entryPool, s.tokenPool, s.beatPool, s.jobPool} {
 		if pool != nil {
 			pool.Close()
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -40,27 +39,20 @@ type AuditFilter struct {
 // a row's time is that of the beginning of its transaction.
 const periodSlack = 24 * time.Hour
 
-// where returns f's conditions. Only those that narrow are in the query: the planner could
-// not take an index for `$1 = ” OR target = $1`. A period also bounds the numbers, because
-// the planner may walk along these, and would then pass all that lies outside.
-func (f AuditFilter) where(tenant TenantID) (string, []any) {
-	conditions, args := "tenant_id = $1 AND sequence > $2", []any{tenant, f.After}
-	narrow := func(by bool, condition string, value any) {
-		if by {
-			args = append(args, value)
-			conditions += " AND " + strings.ReplaceAll(condition, "?", "$"+strconv.Itoa(len(args)))
-		}
-	}
-	narrow(f.Action != "", "action = ?", f.Action)
-	narrow(f.Target != "", "target = ?", f.Target)
-	narrow(f.Actor != "", "actor_id = ? AND actor_type <> 'command'", f.Actor)
-	narrow(!f.From.IsZero(), "at >= ?", f.From)
-	narrow(!f.To.IsZero(), "at < ?", f.To)
-	narrow(!f.From.IsZero(), `sequence > coalesce((
+// where returns f's conditions. A period also bounds the numbers, because the planner may
+// walk along these, and would then pass all that lies outside.
+func (f AuditFilter) where(tenant TenantID) conditions {
+	c := conditions{"tenant_id = $1 AND sequence > $2", []any{tenant, f.After}}
+	c.narrow(f.Action != "", "action = ?", f.Action)
+	c.narrow(f.Target != "", "target = ?", f.Target)
+	c.narrow(f.Actor != "", "actor_id = ? AND actor_type <> 'command'", f.Actor)
+	c.narrow(!f.From.IsZero(), "at >= ?", f.From)
+	c.narrow(!f.To.IsZero(), "at < ?", f.To)
+	c.narrow(!f.From.IsZero(), `sequence > coalesce((
 		SELECT sequence FROM audit_log WHERE tenant_id = $1 AND at < ? ORDER BY at DESC LIMIT 1), 0)`, f.From.Add(-periodSlack))
-	narrow(!f.To.IsZero(), `sequence < coalesce((
+	c.narrow(!f.To.IsZero(), `sequence < coalesce((
 		SELECT sequence FROM audit_log WHERE tenant_id = $1 AND at > ? ORDER BY at LIMIT 1), 9223372036854775807)`, f.To.Add(periodSlack))
-	return conditions, args
+	return c
 }
 
 // AuditEntries lists a tenant's audit log, the oldest first, and whether there are more
@@ -68,7 +60,7 @@ func (f AuditFilter) where(tenant TenantID) (string, []any) {
 // a lower number comes after it.
 func (s *Store) AuditEntries(ctx context.Context, tenant TenantID, f AuditFilter) ([]AuditEntry, bool, error) {
 	var list []AuditEntry
-	where, args := f.where(tenant)
+	where := f.where(tenant)
 	err := s.read(ctx, tenant, func(rows pgx.Rows) error {
 		var err error
 		list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (AuditEntry, error) {
@@ -79,7 +71,7 @@ func (s *Store) AuditEntries(ctx context.Context, tenant TenantID, f AuditFilter
 		return err
 	}, `
 		SELECT sequence, at, actor_type, CASE actor_type WHEN 'command' THEN '' ELSE actor_id END, action, target, request_id, ip, details FROM audit_log
-		WHERE `+where+` ORDER BY sequence LIMIT `+strconv.Itoa(f.Limit+1), args...)
+		WHERE `+where.sql+` ORDER BY sequence LIMIT `+strconv.Itoa(f.Limit+1), where.args...)
 	if len(list) > f.Limit {
 		return list[:f.Limit], true, err
 	}

@@ -14,12 +14,13 @@ import (
 	"github.com/connect-prisma/server/internal/tenants"
 )
 
-// listed remembers the last query of the audit log that a pool sent.
+// listed remembers the last query of a table that a pool sent.
 type listed struct {
 	queries // of a tracer's methods, those that a batch does not need
 
-	sql  string
-	args []any
+	table string // what such a query has in it
+	sql   string
+	args  []any
 }
 
 func (*listed) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
@@ -27,7 +28,7 @@ func (*listed) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatc
 }
 
 func (l *listed) TraceBatchQuery(_ context.Context, _ *pgx.Conn, q pgx.TraceBatchQueryData) {
-	if strings.Contains(q.SQL, "FROM audit_log") {
+	if strings.Contains(q.SQL, l.table) {
 		l.sql, l.args = q.SQL, q.Args
 	}
 }
@@ -43,7 +44,7 @@ func TestAuditFilters(t *testing.T) {
 	if err != nil {
 		t.Fatal("the test database's URL can't be parsed")
 	}
-	last := &listed{}
+	last := &listed{table: "FROM audit_log"}
 	cfg.ConnConfig.Tracer = last
 	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
 	ok(t, err)

@@ -18,6 +18,7 @@ type Loan struct {
 	Granted  int     // tokens that are the borrower's now; fewer than wanted when the bucket is empty
 	Left     float64 // what the bucket holds after it
 	Replicas int     // those that beat, 0 when none does
+	Rank     int     // of this one among them, from 0
 }
 
 // BorrowBudget takes up to want tokens out of a tenant's bucket, which fills at that
@@ -30,7 +31,7 @@ func (s *Store) BorrowBudget(ctx context.Context, tenant TenantID, budget Budget
 		var err error
 		loan, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Loan, error) {
 			var l Loan
-			err := row.Scan(&l.Granted, &l.Left, &l.Replicas)
+			err := row.Scan(&l.Granted, &l.Left, &l.Replicas, &l.Rank)
 			return l, err
 		})
 		return err
@@ -39,7 +40,7 @@ func (s *Store) BorrowBudget(ctx context.Context, tenant TenantID, budget Budget
 	// is locked by another replica is lent by whoever comes next. Whoever waited for that
 	// lock may have read it before the other did. A row from further ahead is of a clock that
 	// was set back since: the bucket fills from here on, or nobody got anything until then.
-	err := postgres.Read(ctx, s.pool, postgres.Scope{Tenant: tenant.UUID, Statement: budgetStatement}, collect, `
+	err := postgres.Read(ctx, s.entryPool, postgres.Scope{Tenant: tenant.UUID, Statement: budgetStatement}, collect, `
 		INSERT INTO rate_budgets AS b (tenant_id, budget, tokens, lent, at)
 		VALUES ($1, $2, $4::int - least($5::int, $4), least($5, $4), app.wall_clock())
 		ON CONFLICT (tenant_id, budget) DO UPDATE SET (tokens, lent, at) = (
@@ -50,8 +51,9 @@ func (s *Store) BorrowBudget(ctx context.Context, tenant TenantID, budget Budget
 					SELECT CASE WHEN b.at > w.now + interval '2 seconds' THEN w.now ELSE greatest(b.at, w.now) END AS at
 					FROM (SELECT app.wall_clock() AS now) AS w) AS c) AS f)
 		RETURNING b.lent, b.tokens, (
-			SELECT count(*) FROM app.replicas r WHERE r.beat_at + $6::int * r.beat_every >= app.wall_clock())`,
-		tenant, budget, rate.PerSecond, rate.Burst, want, missedBeats)
+			SELECT count(*) FROM app.replicas r WHERE r.beat_at + $6::int * r.beat_every >= app.wall_clock()), (
+			SELECT count(*) FROM app.replicas r WHERE r.beat_at + $6::int * r.beat_every >= app.wall_clock() AND r.id < $7)`,
+		tenant, budget, rate.PerSecond, rate.Burst, want, missedBeats, s.replica)
 	s.fence.notice(err)
 	if err != nil {
 		return Loan{}, fmt.Errorf("borrow budget: %w", err)

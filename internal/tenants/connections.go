@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -125,19 +126,28 @@ type ConnectionFilter struct {
 	Limit       int              // 1 to 100
 }
 
+// where returns f's conditions.
+func (f ConnectionFilter) where(tenant TenantID) conditions {
+	c := conditions{"tenant_id = $1 AND id > $2", []any{tenant, f.After}}
+	c.narrow(f.UserID != "", "user_id = ?", f.UserID)
+	c.narrow(f.WorkspaceID != "", "workspace_id = ?", f.WorkspaceID)
+	c.narrow(f.Status != "", "status = ?", f.Status)
+	if f.Status != ConnectionDisconnected {
+		c.sql += " AND status <> 'disconnected'" // as the index of users has it, word for word
+	}
+	return c
+}
+
 // Connections lists a tenant's connections, the oldest first, and whether there
 // are more behind the limit.
 func (s *Store) Connections(ctx context.Context, tenant TenantID, f ConnectionFilter) ([]Connection, bool, error) {
 	var list []Connection
+	where := f.where(tenant)
 	err := s.read(ctx, tenant, func(rows pgx.Rows) error {
 		var err error
 		list, err = pgx.CollectRows(rows, scanConnection)
 		return err
-	}, selectConnection+`
-		WHERE tenant_id = $1 AND id > $2 AND ($3 = '' OR user_id = $3) AND ($4 = '' OR workspace_id = $4)
-		  AND CASE WHEN $5 = '' THEN status <> 'disconnected' ELSE status = $5 END
-		ORDER BY id LIMIT $6`,
-		tenant, f.After, f.UserID, f.WorkspaceID, f.Status, f.Limit+1)
+	}, selectConnection+` WHERE `+where.sql+` ORDER BY id LIMIT `+strconv.Itoa(f.Limit+1), where.args...)
 	if len(list) > f.Limit {
 		return list[:f.Limit], true, err
 	}

@@ -46,8 +46,9 @@ func (s *Store) Issued(key string) bool {
 	if !IsAPIKey(key) {
 		return false
 	}
-	raw, err := idEncoding().DecodeString(key[len(apiKeyPrefix) : len(apiKeyPrefix)+apiKeyBody])
-	if err != nil {
+	body := key[len(apiKeyPrefix) : len(apiKeyPrefix)+apiKeyBody]
+	raw, err := idEncoding().DecodeString(body)
+	if err != nil || idEncoding().EncodeToString(raw) != body { // the spare bits make no other key
 		return false
 	}
 	codes, err := s.keyset.Fingerprints(codePurpose, string(raw[:apiKeyRandom]))

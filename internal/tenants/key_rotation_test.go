@@ -15,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/connect-prisma/server/internal/fault"
 	"github.com/connect-prisma/server/internal/sealing"
 	"github.com/connect-prisma/server/internal/tenants"
@@ -337,6 +340,12 @@ func TestIssuedKeys(t *testing.T) {
 			}
 		}
 	}
+	spare := []byte(secret)
+	spare[55]++ // the last letter of the body: 4 of its bits mean nothing
+	if body := string(spare[:56]); s.Issued(body + "_" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(
+		binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE([]byte(body)))))) {
+		t.Error("another spelling of a key is said to be issued")
+	}
 	for name, change := range map[string]func([]byte){
 		"random part": func(raw []byte) { raw[0] ^= 1 },
 		"last bit":    func(raw []byte) { raw[len(raw)-1] ^= 1 },
@@ -355,5 +364,54 @@ func TestIssuedKeys(t *testing.T) {
 	}
 	if s.Issued("") || s.Issued(secret[:40]) {
 		t.Error("what is no key is said to be issued")
+	}
+}
+
+// rotating lets something happen between the look-up of a key and the note of its use.
+type rotating struct {
+	queries
+
+	before func() // the first note
+}
+
+func (r *rotating) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+	if before := r.before; before != nil && strings.Contains(q.SQL, "last_used_at = app.now()") {
+		r.before = nil
+		before()
+	}
+	return ctx
+}
+
+// A successor that was replaced while its first use was being noted: its place is taken by
+// one that nobody has used, so that a lost answer of that rotation locks nobody out.
+func TestUseOfAReplacedSuccessorIsNotNoted(t *testing.T) {
+	t.Parallel()
+	s := openService(t)
+	tenant, by := s.tenant(t, "Acme").ID, tenants.System()
+	key, _ := s.key(t, tenant, time.Time{})
+	rotate := func() tenants.Rotation {
+		t.Helper()
+		made, err := s.RotateKey(t.Context(), by, tenant, key.ID, tenants.NewRotation{Overlap: time.Hour})
+		ok(t, err)
+		return made
+	}
+	first := rotate()
+	cfg, err := pgxpool.ParseConfig(s.db.AppURL)
+	if err != nil {
+		t.Fatal("the test database's URL can't be parsed")
+	}
+	between := &rotating{before: func() { rotate() }}
+	cfg.ConnConfig.Tracer = between
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	ok(t, err)
+	t.Cleanup(pool.Close)
+	_, err = s.store(t, tenants.Config{Pool: pool}).Authenticate(t.Context(), first.Secret)
+	ok(t, err) // it was looked up before
+	if between.before != nil {
+		t.Fatal("no use was noted")
+	}
+	last := rotate() // the answer of the one before was lost
+	if _, err := s.Authenticate(t.Context(), last.Secret); err != nil {
+		t.Error(err)
 	}
 }

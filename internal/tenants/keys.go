@@ -174,7 +174,7 @@ func (s *Store) readCaller(ctx context.Context, key string) (presented, error) {
 		return presented{}, err
 	}
 	var p presented
-	err = postgres.ReadFound(ctx, s.pool, `SELECT tenant_id FROM app.find_api_key($1)`, []any{hashes},
+	err = postgres.ReadFound(ctx, s.entryPool, `SELECT tenant_id FROM app.find_api_key($1)`, []any{hashes},
 		func(rows pgx.Rows) error {
 			var err error
 			p, err = pgx.CollectExactlyOneRow(rows, scanPresented)
@@ -192,7 +192,7 @@ func (s *Store) readCaller(ctx context.Context, key string) (presented, error) {
 		return presented{}, fmt.Errorf("read key: %w", err)
 	}
 	if p.unnoted && !p.caller.Tenant.Paused {
-		_ = s.noteUse(ctx, p.caller) // a database that takes no writes must not shut readers out
+		_ = s.noteUse(ctx, p.caller, hashes) // a database that takes no writes must not shut readers out
 	}
 	return p, nil
 }
@@ -208,15 +208,18 @@ func scanPresented(row pgx.CollectableRow) (presented, error) {
 }
 
 // noteUse notes the use of a key, once a minute. SKIP LOCKED: a hundred callers at
-// the turn of a minute don't queue for it.
-func (s *Store) noteUse(ctx context.Context, caller Caller) error {
-	return s.inTenant(ctx, caller.Tenant.ID, func(tx pgx.Tx) error {
+// the turn of a minute don't queue for it. By its hashes, for a rotation may have put
+// another secret in its place meanwhile, which nobody has used.
+func (s *Store) noteUse(ctx context.Context, caller Caller, hashes [][]byte) error {
+	err := postgres.InTx(ctx, s.entryPool, postgres.Scope{Tenant: caller.Tenant.ID.UUID}, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
 			UPDATE api_keys SET last_used_at = app.now() WHERE tenant_id = $1 AND id IN (
-				SELECT id FROM api_keys WHERE tenant_id = $1 AND id = $2 FOR UPDATE SKIP LOCKED)`,
-			caller.Tenant.ID, caller.Key)
+				SELECT id FROM api_keys WHERE tenant_id = $1 AND id = $2 AND key_hash = ANY ($3) FOR UPDATE SKIP LOCKED)`,
+			caller.Tenant.ID, caller.Key, hashes)
 		return err
 	})
+	s.fence.notice(err)
+	return err
 }
 
 func nullTime(t time.Time) *time.Time {

@@ -117,6 +117,20 @@ func TestBorrowBudget(t *testing.T) {
 	if loan := borrow(tenants.BudgetRequests, 1); loan.Replicas != 1 {
 		t.Errorf("one replica beats: %+v", loan)
 	}
+	// Each has a rank of its own among them.
+	ranks := map[int]bool{}
+	replicas := []*tenants.Store{s.Store, s.store(t, tenants.Config{Pool: s.db.Pool}), s.store(t, tenants.Config{Pool: s.db.Pool})}
+	for _, one := range replicas {
+		ok(t, one.Beat(t.Context()))
+	}
+	for _, one := range replicas {
+		loan, err := one.BorrowBudget(t.Context(), id, tenants.BudgetRequests, rate, 1)
+		ok(t, err)
+		if ranks[loan.Rank] || loan.Rank < 0 || loan.Rank >= 3 || loan.Replicas != 3 {
+			t.Errorf("a replica with a rank of its own: %+v", loan)
+		}
+		ranks[loan.Rank] = true
+	}
 	// Another tenant's scope has no way to it.
 	if _, err := s.BorrowBudget(t.Context(), tenants.TenantID{}, tenants.BudgetRequests, rate, 1); err == nil {
 		t.Error("nobody has a budget")

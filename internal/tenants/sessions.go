@@ -225,34 +225,32 @@ func (s *Store) SessionByLink(ctx context.Context, link string) (Session, error)
 	if err != nil {
 		return Session{}, err
 	}
-	var tenant TenantID
-	var id SessionID
-	err = s.inNobody(ctx, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `SELECT tenant_id, session_id FROM app.find_connect_link($1)`, hashes).Scan(&tenant, &id)
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return Session{}, errNoSession()
-	}
-	if err != nil {
-		return Session{}, fmt.Errorf("find session by link: %w", err)
-	}
-	return s.Session(ctx, tenant, id)
+	return s.findSession(ctx, `SELECT tenant_id FROM app.find_connect_link($1)`,
+		`(SELECT session_id FROM app.find_connect_link($1))`, hashes)
 }
 
 // SessionByID finds a session whose tenant is not known yet, as in the OAuth
 // callback. The caller must prove its right to it by the state.
 func (s *Store) SessionByID(ctx context.Context, id SessionID) (Session, error) {
-	var tenant TenantID
-	err := s.inNobody(ctx, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `SELECT tenant_id FROM app.find_connect_session($1)`, id).Scan(&tenant)
-	})
+	return s.findSession(ctx, `SELECT tenant_id FROM app.find_connect_session($1)`, `$1`, id)
+}
+
+// findSession reads a session whose tenant is yet to be found: find is what finds it, and id
+// the session's, both by the same argument.
+func (s *Store) findSession(ctx context.Context, find, id string, by any) (Session, error) {
+	var session Session
+	err := s.readFound(ctx, find, []any{by}, func(rows pgx.Rows) error {
+		var err error
+		session, err = pgx.CollectExactlyOneRow(rows, scanSession)
+		return err
+	}, selectSession+` WHERE tenant_id = app.tenant() AND id = `+id, by)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Session{}, errNoSession()
 	}
 	if err != nil {
 		return Session{}, fmt.Errorf("find session: %w", err)
 	}
-	return s.Session(ctx, tenant, id)
+	return session, nil
 }
 
 func errNoSession() error { return fault.New(fault.NotFound, "There is no such connect session.", nil) }

@@ -28,6 +28,11 @@ type Config struct {
 	// Pool.
 	TokenPool *pgxpool.Pool
 
+	// EntryPool is for what every call needs before anything else: whose key it is, and a
+	// slice of its budget. Slow queries of others must not keep those from anybody. Default:
+	// Pool.
+	EntryPool *pgxpool.Pool
+
 	// BeatPool is for this process's beats, one connection at a time: a beat that hangs
 	// must not take the place of a save. Default: Pool.
 	BeatPool *pgxpool.Pool
@@ -87,6 +92,9 @@ type Config struct {
 // Store keeps everything in Postgres. It is safe for concurrent use.
 type Store struct {
 	pool       *pgxpool.Pool
+	conns      int64            // that pool has at most
+	shares     *postgres.Shares // of pool
+	entryPool  *pgxpool.Pool
 	tokenPool  *pgxpool.Pool
 	beatPool   *pgxpool.Pool
 	keyset     *sealing.Keyset
@@ -107,7 +115,7 @@ type Store struct {
 // NewStore returns a Store over those pools.
 func NewStore(cfg Config) (*Store, error) {
 	s := &Store{
-		pool: cfg.Pool, tokenPool: cfg.TokenPool, beatPool: cfg.BeatPool, keyset: cfg.Keyset,
+		pool: cfg.Pool, conns: int64(cfg.Pool.Config().MaxConns), shares: postgres.NewShares(), entryPool: cfg.EntryPool, tokenPool: cfg.TokenPool, beatPool: cfg.BeatPool, keyset: cfg.Keyset,
 		shared: sharedClient{client: cfg.SharedClient}, leaseFor: cfg.LeaseFor, replica: cfg.Replica, leeway: cfg.Leeway,
 		latePauses: cfg.Late.WithDefaults(),
 	}
@@ -135,6 +143,9 @@ func NewStore(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("job queue: %w", err)
 	}
+	if s.entryPool == nil {
+		s.entryPool = s.pool
+	}
 	if s.tokenPool == nil {
 		s.tokenPool = s.pool
 	}
@@ -150,9 +161,23 @@ func NewStore(cfg Config) (*Store, error) {
 // inTx runs fn in a transaction on the pool that serves everything but token saves,
 // and notices when the database is away.
 func (s *Store) inTx(ctx context.Context, scope postgres.Scope, fn func(tx pgx.Tx) error) error {
-	err := postgres.InTx(ctx, s.pool, scope, fn)
+	leave, err := s.enter(ctx, scope)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	err = postgres.InTx(ctx, s.pool, scope, fn)
 	s.fence.notice(err)
 	return err
+}
+
+// enter waits until a tenant has less than its half of the pool. What acts for nobody or for
+// all tenants waits for the pool alone.
+func (s *Store) enter(ctx context.Context, scope postgres.Scope) (leave func(), err error) {
+	if scope.Tenant == uuid.Nil {
+		return func() {}, nil
+	}
+	return s.shares.Enter(ctx, scope.Tenant, max(s.conns/2, 1)) //nolint:wrapcheck // as of a pool without a free connection
 }
 
 // inTenant runs fn in a transaction that sees that tenant's rows only.
@@ -167,7 +192,26 @@ func (s *Store) inOperator(ctx context.Context, fn func(tx pgx.Tx) error) error 
 
 // read runs one query of that tenant in one round trip.
 func (s *Store) read(ctx context.Context, tenant TenantID, collect func(rows pgx.Rows) error, sql string, args ...any) error {
-	err := postgres.Read(ctx, s.pool, postgres.Scope{Tenant: tenant.UUID}, collect, sql, args...)
+	scope := postgres.Scope{Tenant: tenant.UUID}
+	leave, err := s.enter(ctx, scope)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	err = postgres.Read(ctx, s.pool, scope, collect, sql, args...)
+	s.fence.notice(err)
+	return err
+}
+
+// readFound is read for a tenant that find finds; see postgres.ReadFound. Anybody may have
+// something to look for, so all together have a fourth of the pool.
+func (s *Store) readFound(ctx context.Context, find string, findArgs []any, collect func(rows pgx.Rows) error, sql string, args ...any) error {
+	leave, err := s.shares.Enter(ctx, uuid.Nil, max(s.conns/4, 1))
+	if err != nil {
+		return err
+	}
+	defer leave()
+	err = postgres.ReadFound(ctx, s.pool, find, findArgs, collect, sql, args...)
 	s.fence.notice(err)
 	return err
 }

@@ -19,6 +19,9 @@ const (
 	// are not known; the others wait for their turn, maxTurn at most.
 	atOnce  = 8
 	maxTurn = time.Second
+	// issuedFactor is how many times as many failures an address may have with keys that were
+	// issued here. They are no guesses, but a partner can have any number of its own made.
+	issuedFactor = 10
 )
 
 // FailureRate is how many failed authentications a key may have, and how many different
@@ -36,10 +39,17 @@ type Failures struct {
 	now    func() time.Time
 
 	mu    sync.Mutex
-	byIP  memory[netip.Prefix]
+	byIP  memory[origin]
 	byKey memory[[sha256.Size]byte]
 	known memory[[sha256.Size]byte]
-	turns map[netip.Prefix]*turns // of the addresses from which somebody is being looked up
+	turns map[origin]*turns // of the origins of those who are being looked up
+}
+
+// origin is where keys come from. Those that were issued here are counted apart: guesses
+// from the same address don't hold them up.
+type origin struct {
+	network netip.Prefix
+	issued  bool
 }
 
 // turns are the places for those from one address who are being looked up.
@@ -49,7 +59,7 @@ type turns struct {
 }
 
 // NewFailures returns Failures without any. issued tells of a key, by itself, that it can't
-// be a guess: nobody's guesses hold such a key up.
+// be a guess: no guesses hold such a key up.
 func NewFailures(rate FailureRate, issued func(key string) bool, now func() time.Time) *Failures {
 	if rate.PerMinute == 0 {
 		rate.PerMinute = 60
@@ -59,8 +69,8 @@ func NewFailures(rate FailureRate, issued func(key string) bool, now func() time
 	}
 	return &Failures{
 		rate: rate, issued: issued, now: now,
-		byIP: newMemory[netip.Prefix](), byKey: newMemory[[sha256.Size]byte](), known: newMemory[[sha256.Size]byte](),
-		turns: map[netip.Prefix]*turns{},
+		byIP: newMemory[origin](), byKey: newMemory[[sha256.Size]byte](), known: newMemory[[sha256.Size]byte](),
+		turns: map[origin]*turns{},
 	}
 }
 
@@ -68,14 +78,17 @@ func NewFailures(rate FailureRate, issued func(key string) bool, now func() time
 // ends it. Guesses that come all at once would else all be looked up before the first of
 // them has failed. Nobody waits for long, so that keys are looked up when the database is
 // slow too. wait is how long the key is not to be looked up; then there is no turn. A key
-// that has worked here within the hour waits for nothing, and one that can't be a guess
-// needs no turn.
+// that has worked here within the hour waits for nothing.
 func (f *Failures) Enter(ctx context.Context, from netip.Addr, key string) (leave func(), wait time.Duration) {
-	if wait, trusted := f.look(from, key); wait > 0 || trusted {
+	if f.worked(key) {
+		return func() {}, 0
+	}
+	where := f.origin(from, key)
+	if wait = f.wait(where, from, key); wait > 0 {
 		return func() {}, wait
 	}
-	leave = f.turn(ctx, network(from))
-	if wait = f.Wait(from, key); wait > 0 {
+	leave = f.turn(ctx, where)
+	if wait = f.wait(where, from, key); wait > 0 {
 		leave()
 		return func() {}, wait
 	}
@@ -83,7 +96,7 @@ func (f *Failures) Enter(ctx context.Context, from netip.Addr, key string) (leav
 }
 
 // turn waits for a place, maxTurn at most, and returns what gives it back.
-func (f *Failures) turn(ctx context.Context, of netip.Prefix) (leave func()) {
+func (f *Failures) turn(ctx context.Context, of origin) (leave func()) {
 	f.mu.Lock()
 	t := f.turns[of]
 	if t == nil {
@@ -118,27 +131,36 @@ func (f *Failures) turn(ctx context.Context, of netip.Prefix) (leave func()) {
 // Wait returns how long a key from that address is not to be looked up; 0: now. A key
 // that has worked here within the hour never waits.
 func (f *Failures) Wait(from netip.Addr, key string) time.Duration {
-	wait, _ := f.look(from, key)
-	return wait
+	if f.worked(key) {
+		return 0
+	}
+	return f.wait(f.origin(from, key), from, key)
 }
 
-// look returns how long a key waits, and whether it is no guess: it has worked here within
-// the hour, or was issued.
-func (f *Failures) look(from netip.Addr, key string) (wait time.Duration, trusted bool) {
-	if f.worked(key) {
-		return 0, true
-	}
-	trusted = f.issued(key) // outside of the lock: it hashes
+func (f *Failures) wait(where origin, from netip.Addr, key string) (wait time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
-	if e, ok := f.byIP.get(network(from)); ok && !trusted {
-		wait = max(wait, f.wait(e, now))
+	if e, ok := f.byIP.get(where); ok {
+		wait = f.until(e, where.times(), now)
 	}
 	if e, ok := f.byKey.get(nameOf(from, key)); ok {
-		wait = max(wait, f.wait(e, now))
+		wait = max(wait, f.until(e, 1, now))
 	}
-	return wait, trusted
+	return wait
+}
+
+// origin finds out where a key comes from; it hashes, so not under the lock.
+func (f *Failures) origin(from netip.Addr, key string) origin {
+	return origin{network(from), f.issued(key)}
+}
+
+// times is how many times the rate an origin has.
+func (o origin) times() float64 {
+	if o.issued {
+		return issuedFactor
+	}
+	return 1
 }
 
 // worked tells whether a key has worked here within the hour.
@@ -151,18 +173,18 @@ func (f *Failures) worked(key string) bool {
 
 // Failed notes that a key from that address was refused. The address is charged for each
 // different key, as a guesser has them: a client that tries one key that has ended again
-// and again shuts out nobody else. For one that was issued it is not charged at all.
+// and again shuts out nobody else.
 func (f *Failures) Failed(from netip.Addr, key string) {
-	issued := f.issued(key)
+	where := f.origin(from, key)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
 	f.known.remove(sha256.Sum256([]byte(key)))
 	e := f.byKey.put(nameOf(from, key))
-	if f.left(e, now) == 0 && !issued {
-		f.fail(f.byIP.put(network(from)), now)
+	if f.left(e, 1, now) == 0 {
+		f.fail(f.byIP.put(where), where.times(), now)
 	}
-	f.fail(e, now)
+	f.fail(e, 1, now)
 }
 
 // Worked notes that a key was good.
@@ -172,23 +194,25 @@ func (f *Failures) Worked(key string) {
 	f.known.put(sha256.Sum256([]byte(key))).at = f.now()
 }
 
-// fail adds one failure to those that have not been forgiven yet.
-func (f *Failures) fail(e *entry, now time.Time) {
-	e.failures = min(f.left(e, now)+1, float64(f.rate.Burst))
+// fail adds one failure to those that have not been forgiven yet. times is how many times
+// the rate counts.
+func (f *Failures) fail(e *entry, times float64, now time.Time) {
+	e.failures = min(f.left(e, times, now)+1, times*float64(f.rate.Burst))
 	e.at = now
 }
 
 // left are the failures that time has not forgiven.
-func (f *Failures) left(e *entry, now time.Time) float64 {
-	return max(0, e.failures-now.Sub(e.at).Minutes()*float64(f.rate.PerMinute))
+func (f *Failures) left(e *entry, times float64, now time.Time) float64 {
+	return max(0, e.failures-now.Sub(e.at).Minutes()*times*float64(f.rate.PerMinute))
 }
 
-func (f *Failures) wait(e *entry, now time.Time) time.Duration {
-	over := f.left(e, now) - float64(f.rate.Burst-1)
+// until is how long it takes until there may be another failure.
+func (f *Failures) until(e *entry, times float64, now time.Time) time.Duration {
+	over := f.left(e, times, now) - (times*float64(f.rate.Burst) - 1)
 	if over <= 0 {
 		return 0
 	}
-	return time.Duration(over / float64(f.rate.PerMinute) * float64(time.Minute))
+	return time.Duration(over / (times * float64(f.rate.PerMinute)) * float64(time.Minute))
 }
 
 // network is who an address belongs to: in IPv6 one customer has a /64 at least.

@@ -265,6 +265,11 @@ func TestIssuedKeysAreNoGuesses(t *testing.T) {
 		if n := guess(f, func(int) netip.Addr { return address(2) }, anyKey); n != 30 {
 			t.Errorf("beside keys that have ended, %d guesses were looked up, want 30", n)
 		}
+		// A partner can have any number of keys made and end them.
+		made := 0
+		if n := guess(f, func(int) netip.Addr { return address(3) }, func() string { made++; return fmt.Sprint("cpk_issued and ended ", made) }); n != 300 {
+			t.Errorf("%d keys that have ended were looked up from one address, want 300", n)
+		}
 	})
 }
 

@@ -66,10 +66,15 @@ func (l *Limiter) Enter(ctx context.Context, tenant tenants.TenantID, kind Kind,
 	return nil, false, err
 }
 
-// share is how many of a tenant's calls this replica lets in at once.
+// share is how many of a tenant's calls this replica lets in at once: its part of them, and
+// one of those that are left over, if there are any for its rank.
 func (l *Limiter) share(atOnce int) int {
-	replicas := int(l.replicas.Load())
-	return max((atOnce+replicas-1)/replicas, min(leastShare, atOnce))
+	fleet := l.fleet.Load()
+	share := atOnce / fleet.replicas
+	if fleet.rank < atOnce%fleet.replicas {
+		share++
+	}
+	return max(share, min(leastShare, atOnce))
 }
 
 // gate counts one tenant's calls, or streams, in one replica.

@@ -87,21 +87,43 @@ func TestCallsAtOnce(t *testing.T) {
 	})
 }
 
-// The replicas share the limit by their number, which loans tell.
+// The replicas share the limit by their number and rank, which loans tell: together they
+// let in what it says, unless there are too many of them.
 func TestCallsAtOnceOverReplicas(t *testing.T) {
 	t.Parallel()
-	for replicas, want := range map[int]int{0: 20, 1: 20, 2: 10, 3: 7, 20: 2, 100: 2} {
+	for _, tc := range []struct{ atOnce, replicas, want int }{
+		{20, 1, 20},
+		{20, 2, 20},
+		{20, 3, 20},
+		{20, 6, 20},
+		{20, 8, 20},
+		{20, 9, 20},
+		{20, 10, 20},
+		{5, 2, 5},
+		{20, 15, 30},
+		{5, 4, 8},
+		{1, 3, 3}, // each replica lets two in, if so many may be
+	} {
 		synctest.Test(t, func(t *testing.T) {
-			l, tenant := newLimiter(&bucket{replicas: replicas}), newTenant()
-			if _, err := l.Take(t.Context(), tenant, tenants.BudgetRequests, usual()); err != nil {
-				t.Fatal(err)
-			}
 			in := 0
-			for _, ok, _ := l.Enter(t.Context(), tenant, limits.Calls, 20); ok; _, ok, _ = l.Enter(t.Context(), tenant, limits.Calls, 20) {
-				in++
+			for rank := range tc.replicas {
+				l, tenant := newLimiter(&bucket{replicas: tc.replicas, rank: rank}), newTenant()
+				if _, err := l.Take(t.Context(), tenant, tenants.BudgetRequests, usual()); err != nil {
+					t.Fatal(err)
+				}
+				one := 0
+				for ok := true; ok; {
+					if _, ok, _ = l.Enter(t.Context(), tenant, limits.Calls, tc.atOnce); ok {
+						one++
+					}
+				}
+				if most := max(2, tc.atOnce/tc.replicas+1); one > most {
+					t.Errorf("one of %d replicas lets %d in", tc.replicas, one)
+				}
+				in += one
 			}
-			if in != want {
-				t.Errorf("one of %d replicas lets %d in, want %d", replicas, in, want)
+			if in != tc.want {
+				t.Errorf("%d replicas let %d in of %d, want %d", tc.replicas, in, tc.atOnce, tc.want)
 			}
 		})
 	}

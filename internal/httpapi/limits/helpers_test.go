@@ -27,6 +27,7 @@ type bucket struct {
 	at       time.Time
 	loans    int // statements
 	replicas int
+	rank     int
 	away     bool
 	takes    time.Duration // how long a statement takes
 }
@@ -54,7 +55,7 @@ func (b *bucket) BorrowBudget(ctx context.Context, _ tenants.TenantID, _ tenants
 	b.at = now
 	granted := min(float64(want), math.Floor(b.tokens))
 	b.tokens -= granted
-	return tenants.Loan{Granted: int(granted), Left: b.tokens, Replicas: b.replicas}, nil
+	return tenants.Loan{Granted: int(granted), Left: b.tokens, Replicas: b.replicas, Rank: b.rank}, nil
 }
 
 func (b *bucket) set(away bool) {

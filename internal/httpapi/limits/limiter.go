@@ -23,7 +23,8 @@ const (
 	borrowWithin = time.Second
 	// awayPause is how long nothing is borrowed after the database did not answer.
 	awayPause = time.Second
-	// awayShare of the rate is what a replica serves while the database is away.
+	// awayShare of the rate is what a replica serves at most while the database is away; all
+	// together serve no more than the rate.
 	awayShare = 0.1
 	// forgetAfter is when an account that nobody uses goes.
 	forgetAfter = time.Minute
@@ -44,14 +45,17 @@ type Config struct {
 // Limiter holds the tenants of one replica to their limits. It is safe for concurrent
 // use.
 type Limiter struct {
-	cfg      Config
-	replicas atomic.Int64 // as the last loan told
+	cfg   Config
+	fleet atomic.Pointer[fleet] // as the last loan told
 
 	mu       sync.Mutex
 	accounts map[accountKey]*account
 	gates    map[gateKey]*gate
 	sweepAt  int // the number of accounts that makes the idle ones go
 }
+
+// fleet is how many replicas there are, and which of them this one is, from 0.
+type fleet struct{ replicas, rank int }
 
 type accountKey struct {
 	tenant tenants.TenantID
@@ -64,7 +68,7 @@ func New(cfg Config) *Limiter {
 		cfg: cfg, sweepAt: 1024,
 		accounts: make(map[accountKey]*account), gates: make(map[gateKey]*gate),
 	}
-	l.replicas.Store(1)
+	l.fleet.Store(&fleet{replicas: 1})
 	return l
 }
 
@@ -98,7 +102,8 @@ func (l *Limiter) Take(ctx context.Context, tenant tenants.TenantID, budget tena
 			l.fly(ctx, a, accountKey{tenant, budget}, rate, now)
 		}
 		if a.away { // nobody waits for a database that is not there
-			return a.standing(budget, rate, now, a.spare.spend(now, rate)), nil
+			share := min(awayShare, 1/float64(l.fleet.Load().replicas))
+			return a.standing(budget, rate, now, a.spare.spend(now, share*float64(rate.PerSecond))), nil
 		}
 		flight := a.flight
 		a.mu.Unlock()
@@ -125,7 +130,7 @@ func (l *Limiter) borrow(ctx context.Context, a *account, key accountKey, rate t
 	defer cancel()
 	loan, err := l.cfg.Budgets.BorrowBudget(within, key.tenant, key.budget, rate, want)
 	if err == nil {
-		l.replicas.Store(int64(max(1, loan.Replicas)))
+		l.fleet.Store(&fleet{replicas: max(1, loan.Replicas), rank: loan.Rank})
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -276,15 +281,14 @@ func (d *demand) perSecond(now time.Time) float64 {
 	return d.current + d.before*(1-now.Sub(d.since).Seconds())
 }
 
-// spare is what a replica serves by itself while no budget can be had: a bucket of a
-// tenth of the rate, which holds a second's worth, one call at least.
+// spare is what a replica serves by itself while no budget can be had: a bucket of its
+// share of the rate, which holds a second's worth, one call at least.
 type spare struct {
 	tokens float64
 	at     time.Time
 }
 
-func (s *spare) spend(now time.Time, rate tenants.Rate) bool {
-	perSecond := awayShare * float64(rate.PerSecond)
+func (s *spare) spend(now time.Time, perSecond float64) bool {
 	most := max(1, perSecond)
 	if s.at.IsZero() {
 		s.tokens = most

@@ -182,6 +182,28 @@ func TestDatabaseAway(t *testing.T) {
 	})
 }
 
+// However many replicas can get no budget, they serve no more than the rate together.
+func TestDatabaseAwayFromManyReplicas(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const replicas = 25
+		served := 0
+		for rank := range replicas {
+			b, tenant := &bucket{replicas: replicas, rank: rank}, newTenant()
+			l := newLimiter(b)
+			load(t, l, tenant, 10, time.Second, &calls{})
+			b.set(true)
+			load(t, l, tenant, 100, 3*time.Second, &calls{}) // what is at hand
+			away := &calls{}
+			load(t, l, tenant, 100, 10*time.Second, away)
+			served += away.served
+		}
+		if served < 450 || served > 550 {
+			t.Errorf("%d replicas served %d calls in 10 s, want 50 a second", replicas, served)
+		}
+	})
+}
+
 // A database that hangs costs the first callers a second, and the others nothing.
 func TestDatabaseHangs(t *testing.T) {
 	t.Parallel()
