@@ -364,7 +364,7 @@ type Credentials struct {
 	ID               string  `json:"id"`
 	Name             *string `json:"name,omitempty"`
 
-	// SecretExpired The answer is such a late repeat.
+	// SecretExpired The answer is such a late repeat, or somebody has rotated or deleted the credentials by now.
 	SecretExpired *bool `json:"secretExpired,omitempty"`
 }
 

@@ -50,7 +50,11 @@
 // has been used by nobody. Every call that uses or changes something says so before it is
 // sent, through the pass-through too, and of a call and a look that meet at a double the
 // first wins (Condemn): the other finds it in use, or being deleted.
-// A look that can't read the lists is repeated, for a week at most.
+// A look that can't read the lists is repeated, for a week after the last request at most,
+// and anew when the connection's user has connected again. A key stays with an operation of
+// unknown outcome for good: as a new one it would make the same again. Credentials that
+// somebody has rotated or given out meanwhile are not rotated by a late retry (reveal): its
+// answer has no connection string.
 //
 // # Other changes
 //

@@ -111,12 +111,19 @@ func landedOf[T any](r *run) (thing T, ok bool, err error) {
 	return thing, true, nil
 }
 
-// openedLanded is opened for a database that a look has found and told of.
+// openedLanded is opened for a database that a look has found and told of. Its partner may
+// have deleted it since: then the answer is the one that was told, and opens nothing.
 func (r *run) openedLanded(ctx context.Context, database Database, err error) (Database, tenants.Made, error) {
 	if err != nil {
 		return Database{}, tenants.Made{}, err
 	}
-	return r.opened(ctx, database, "", database.IsDefault)
+	opened, made, err := r.opened(ctx, database, "", database.IsDefault)
+	if gone(err) {
+		made = madeDatabase(database, database.IsDefault)
+		made.Gone = true
+		return database, made, nil
+	}
+	return opened, made, err
 }
 
 // opened is the answer for a database: with the credentials that came with it, or
@@ -132,6 +139,7 @@ func (r *run) opened(ctx context.Context, database Database, region string, newP
 	}
 	made := madeDatabase(database, newProject)
 	made.Secret, made.CredentialsID = database.Credentials.ConnectionString, database.Credentials.ID
+	made.Gone = made.Secret == ""
 	return database, made, nil
 }
 
@@ -148,8 +156,11 @@ func (r *run) makeCredentials(ctx context.Context, databaseID, name string) (Cre
 	switch {
 	case err != nil:
 	case ok:
-		if credentials, err = r.rotate(ctx, credentials.ID); err != nil {
-			err = r.unclear(err)
+		switch revealed, failure := r.reveal(ctx, credentials); {
+		case failure == nil:
+			credentials = revealed
+		case !gone(failure): // or deleted since it was told
+			err = r.unclear(failure)
 		}
 	default:
 		credentials, err = r.credentials(ctx, databaseID, name)
@@ -162,7 +173,7 @@ func (r *run) makeCredentials(ctx context.Context, databaseID, name string) (Cre
 
 func madeCredentials(credentials Credentials, databaseID string) tenants.Made {
 	return tenants.Made{
-		ResourceID: credentials.ID, Secret: credentials.ConnectionString,
+		ResourceID: credentials.ID, Secret: credentials.ConnectionString, Gone: credentials.ConnectionString == "",
 		DatabaseID: databasePrefix + bare(databasePrefix, databaseID), CredentialsID: credentials.ID,
 	}
 }
@@ -190,11 +201,26 @@ func (r *run) credentials(ctx context.Context, databaseID, name string) (Credent
 		return Credentials{}, err
 	}
 	if adopted || made.ConnectionString == "" {
-		if made, err = r.rotate(ctx, made.ID); err != nil {
+		if made, err = r.reveal(ctx, made); err != nil {
 			return Credentials{}, r.unclear(err)
 		}
 	}
 	return made, nil
+}
+
+// reveal gives credentials, which the operation made without anybody seeing their string, a
+// new one, unless somebody else has had one meanwhile: theirs is in use, and a new one would
+// end it. Then there is none.
+func (r *run) reveal(ctx context.Context, made Credentials) (Credentials, error) {
+	taken, err := r.service.store.UsedElsewhere(ctx, r.op, made.ID)
+	if err != nil || taken {
+		return made, err
+	}
+	// One that this operation gave out in an earlier attempt may be kept for replays.
+	if err := r.service.store.ForgetString(ctx, r.at.tenant, made.ID); err != nil {
+		return made, err
+	}
+	return r.rotate(ctx, made.ID)
 }
 
 // rotate replaces the secret of credentials whose string nobody saw, or was to see any

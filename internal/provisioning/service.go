@@ -31,6 +31,7 @@ type Store interface {
 	EndLook(ctx context.Context, look tenants.Look, seen bool) error
 	Landed(ctx context.Context, by tenants.Actor, look tenants.Look, made tenants.Made) error
 	Condemn(ctx context.Context, op tenants.Operation, ids []string) (bool, error)
+	UsedElsewhere(ctx context.Context, op tenants.Operation, id string) (bool, error)
 	ForgetUses(ctx context.Context) (int, error)
 
 	ProjectUpdated(ctx context.Context, by tenants.Actor, c tenants.ResourceChange) error

@@ -29,6 +29,7 @@ var unaudited = map[string]string{
 	"CancelDeletion":    "the end of an intent that did nothing; its call is audited",
 	"Condemn":           "a short lease on doubles; their deletion is audited",
 	"ForgetUses":        "forgets what nobody asks for any more",
+	"ShortenWaits":      "mends what a clock that was set back made too long",
 	"ForgetDeletions":   "forgets what nobody asks for any more",
 	"DeletionsInDoubt":  "puts the next look off",
 	"EndLook":           "the end of that lease; what is found is audited where it is finished",

@@ -254,6 +254,9 @@ func (s *Store) storeGrant(ctx context.Context, tx pgx.Tx, by Actor, x Session, 
 	if err != nil {
 		return Connection{}, fmt.Errorf("store grant: %w", err)
 	}
+	if err := lookAgain(ctx, tx, x.Tenant, target.ID); err != nil {
+		return Connection{}, err
+	}
 	if err := s.storeInLedger(ctx, tx, chain{x.Tenant, target.ID}, generation, grant.Refresh); err != nil {
 		return Connection{}, err
 	}

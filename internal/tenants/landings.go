@@ -58,6 +58,18 @@ func (s *Store) ShortenWaits(ctx context.Context, lease time.Duration) error {
 	})
 }
 
+// lookAgain makes the operations of a connection whose outcome is not known due for a look:
+// while it needed its user, nobody could look.
+func lookAgain(ctx context.Context, tx pgx.Tx, tenant TenantID, connection ConnectionID) error {
+	_, err := tx.Exec(ctx, `
+		UPDATE operations SET sweep_at = app.now(), sweep_until = app.now() + $3::interval
+		WHERE tenant_id = $1 AND connection_id = $2 AND status = 'unknown'`, tenant, connection, SweepFor)
+	if err != nil {
+		return fmt.Errorf("look again for what was made: %w", err)
+	}
+	return nil
+}
+
 // Landing names an operation of which something may turn up.
 type Landing struct {
 	Tenant    TenantID
@@ -133,7 +145,7 @@ func (s *Store) BeginLook(ctx context.Context, at Landing, lease time.Duration) 
 		}
 		due = true
 		if row.status != OperationDone {
-			look.Operation, err = takeOperation(ctx, tx, row, lease)
+			look.Operation, err = takeOperation(ctx, tx, row, lease, false)
 			return err
 		}
 		// It is done, so there is nothing to hold: the next look is simply not yet due.
@@ -148,8 +160,8 @@ func (s *Store) BeginLook(ctx context.Context, at Landing, lease time.Duration) 
 
 // EndLook ends a look that changed nothing about the operation; seen: the lists could be
 // read. What can still land is looked for again: soon at first, then every 10 minutes,
-// for a day of looking and a week at most. After that, an operation of which nothing
-// was found has made nothing.
+// for a day of looking, and a week after its last request at most. After that, an operation
+// of which nothing was found has made nothing.
 func (s *Store) EndLook(ctx context.Context, look Look, seen bool) error {
 	as := OperationUnknown
 	switch {
@@ -161,7 +173,7 @@ func (s *Store) EndLook(ctx context.Context, look Look, seen bool) error {
 	return s.inTenant(ctx, look.Tenant, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
 			WITH next AS (
-				SELECT CASE WHEN $5::boolean OR created_at <= app.now() - $6::interval THEN NULL
+				SELECT CASE WHEN $5::boolean OR greatest(created_at, sweep_until - $9::interval) <= app.now() - $6::interval THEN NULL
 					ELSE app.now() + least($7::interval, greatest($8::interval, $9::interval - (sweep_until - app.now()))) END AS at
 				FROM operations WHERE tenant_id = $1 AND id = $2)
 			UPDATE operations SET status = $4::text, sweep_at = next.at,

@@ -152,7 +152,10 @@ func (s *service) everyOperation(t *testing.T, f furnished) {
 	do(s.ForgetString(ctx, f.tenant, "con_1"))
 	op = begin("second")
 	do(s.EndOperation(ctx, op, tenants.OperationEnd{As: tenants.OperationUnknown}))
-	begin("second")
+	s.connect(t, f.tenant, f.connection.UserID, prisma.Tokens{WorkspaceID: f.connection.WorkspaceID, Access: "again", Refresh: "again"})
+	op = begin("second")
+	do(s.UsedElsewhere(ctx, op, "con_1"))
+	do(s.FinishOperation(ctx, by, op, made))
 	s.db.Advance(t, 8*24*time.Hour)
 	begin("second") // a new one by its name
 }

@@ -47,8 +47,9 @@ const (
 const (
 	// SecretReplay is how long a repeated request gets the connection string again.
 	SecretReplay = 60 * time.Minute
-	// KeyLife is how long an idempotency key names its operation; later the same
-	// key is a new one.
+	// KeyLife is how long an idempotency key names its operation once that has ended; later
+	// the same key is a new one. While it is not known what became of the operation, the key
+	// stays with it: a new one would make the same again.
 	KeyLife = 7 * 24 * time.Hour
 	// inProgressAdvice is when to ask again for an operation that runs elsewhere.
 	inProgressAdvice = 2 * time.Second
@@ -128,14 +129,15 @@ func (s *Store) BeginOperation(ctx context.Context, tenant TenantID, in NewOpera
 	return op, nil
 }
 
-// HasOperation reports whether that request was made with that key within KeyLife.
+// HasOperation reports whether that request was made with that key, which still names it.
 func (s *Store) HasOperation(ctx context.Context, tenant TenantID, kind OperationKind, key string, requestHash [32]byte) (bool, error) {
 	var found []OperationID
 	err := s.read(ctx, tenant, func(rows pgx.Rows) (err error) {
 		found, err = pgx.CollectRows(rows, pgx.RowTo[OperationID])
 		return err
 	}, `SELECT id FROM operations
-		WHERE tenant_id = $1 AND kind = $2 AND idempotency_key = $3 AND request_hash = $4 AND created_at > app.now() - $5::interval`,
+		WHERE tenant_id = $1 AND kind = $2 AND idempotency_key = $3 AND request_hash = $4
+		  AND (finished_at IS NULL OR finished_at > app.now() - $5::interval)`,
 		tenant, kind, key, requestHash[:], KeyLife)
 	if err != nil {
 		return false, fmt.Errorf("look for an operation: %w", err)
@@ -182,7 +184,7 @@ type operationRow struct {
 	status      OperationStatus
 	requestHash []byte
 	leased      bool // its lease still lasts
-	keyed       bool // its key still counts
+	keyed       bool // its key still names it
 	resource    string
 	sealed      []byte
 	secretUntil *time.Time
@@ -191,7 +193,7 @@ type operationRow struct {
 
 const selectOperation = `
 	SELECT id, tenant_id, connection_id, kind, attempt, created_at, status, request_hash,
-	       status = 'running' AND lease_until > app.wall_clock(), created_at > app.now() - $3::interval,
+	       status = 'running' AND lease_until > app.wall_clock(), finished_at IS NULL OR finished_at > app.now() - $3::interval,
 	       coalesce(resource_id, ''), answer, secret_sealed, secret_until, app.now(),
 	       idempotency_key IS NOT NULL, request, sweep_until IS NOT NULL, landed
 	FROM operations`
@@ -220,7 +222,7 @@ func (s *Store) resumeOperation(ctx context.Context, tx pgx.Tx, tenant TenantID,
 	}
 	same := bytes.Equal(row.requestHash, in.RequestHash[:])
 	switch {
-	case !row.keyed && !row.leased, !same && row.status == OperationFailed && !row.MayLand:
+	case !row.keyed, !same && row.status == OperationFailed && !row.MayLand:
 		return renewKey(ctx, tx, tenant, in, row)
 	case !same:
 		return Operation{}, fault.New(fault.IdempotencyConflict,
@@ -230,19 +232,21 @@ func (s *Store) resumeOperation(ctx context.Context, tx pgx.Tx, tenant TenantID,
 	case row.leased:
 		return Operation{}, errInProgress()
 	}
-	return takeOperation(ctx, tx, row, in.Lease)
+	return takeOperation(ctx, tx, row, in.Lease, true)
 }
 
-// takeOperation gives the next attempt at an operation to its caller.
-func takeOperation(ctx context.Context, tx pgx.Tx, row operationRow, lease time.Duration) (Operation, error) {
+// takeOperation gives the next attempt at an operation to its caller; sends: which may make
+// something, and is to be looked for anew.
+func takeOperation(ctx context.Context, tx pgx.Tx, row operationRow, lease time.Duration, sends bool) (Operation, error) {
 	op := row.Operation
 	op.Previous = row.status
 	err := tx.QueryRow(ctx, `
 		UPDATE operations SET status = 'running', attempt = attempt + 1, finished_at = NULL,
 			lease_until = app.wall_clock() + $3::interval,
 			sweep_at = CASE WHEN $4::boolean THEN app.now() + $3::interval END,
-			sweep_until = CASE WHEN $4::boolean THEN coalesce(sweep_until, app.now() + $5::interval) END
-		WHERE tenant_id = $1 AND id = $2 RETURNING attempt`, op.Tenant, op.ID, lease, op.Kind.makes(), SweepFor).Scan(&op.Attempt)
+			sweep_until = CASE WHEN $4::boolean THEN
+				CASE WHEN $6::boolean THEN app.now() + $5::interval ELSE coalesce(sweep_until, app.now() + $5::interval) END END
+		WHERE tenant_id = $1 AND id = $2 RETURNING attempt`, op.Tenant, op.ID, lease, op.Kind.makes(), SweepFor, sends).Scan(&op.Attempt)
 	if err != nil {
 		return Operation{}, fmt.Errorf("resume operation: %w", err)
 	}

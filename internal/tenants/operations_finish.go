@@ -16,6 +16,7 @@ type Made struct {
 	ResourceID string          // Prisma's id of what the operation is about
 	Answer     json.RawMessage // a JSON object without secrets, below 20 KB
 	Secret     string          // the connection string; "": none
+	Gone       bool            // there was one, and it is somebody else's by now, or nobody's
 
 	ProjectID     string // the project made or used; "" with credentials
 	NewProject    bool   // a database operation made the project too
@@ -69,7 +70,7 @@ func (s *Store) FinishOperation(ctx context.Context, by Actor, op Operation, mad
 			}
 		}
 		done = op
-		done.Done, done.Answer, done.Secret = true, made.Answer, made.Secret
+		done.Done, done.Answer, done.Secret, done.SecretExpired = true, made.Answer, made.Secret, made.Gone
 		return s.recordMade(ctx, tx, by, op, made)
 	})
 	return done, err
@@ -81,12 +82,13 @@ func finishRow(ctx context.Context, tx pgx.Tx, op Operation, made Made, sealed [
 			project_id = NULLIF($7, ''), database_id = NULLIF($8, ''), credentials_id = NULLIF($9, ''),
 			-- Without a key nobody can ask for the answer again.
 			secret_sealed = CASE WHEN idempotency_key IS NOT NULL THEN $5::bytea END,
-			secret_until = CASE WHEN idempotency_key IS NOT NULL AND $5::bytea IS NOT NULL THEN app.now() + $6::interval END,
+			secret_until = CASE WHEN $13::boolean THEN app.now()
+				WHEN idempotency_key IS NOT NULL AND $5::bytea IS NOT NULL THEN app.now() + $6::interval END,
 			sweep_at = CASE WHEN $10::boolean THEN app.now() + $11::interval END,
 			sweep_until = CASE WHEN $10::boolean THEN app.now() + $12::interval END
 		WHERE tenant_id = $1 AND id = $2`,
 		op.Tenant, op.ID, made.ResourceID, made.Answer, sealed, SecretReplay,
-		made.ProjectID, made.DatabaseID, made.CredentialsID, op.Kind.makes() && made.MayLand, sweepFirst, SweepFor)
+		made.ProjectID, made.DatabaseID, made.CredentialsID, op.Kind.makes() && made.MayLand, sweepFirst, SweepFor, made.Gone)
 	if err != nil {
 		return fmt.Errorf("finish operation: %w", err)
 	}

@@ -213,3 +213,37 @@ func TestOperationsAfterTheClockWasSetBack(t *testing.T) {
 		t.Error("its answer is kept for longer")
 	}
 }
+
+// What an attempt leaves behind that dies in the last hour of looking is looked for as long
+// as what the first one left.
+func TestEachAttemptIsLookedForAsLong(t *testing.T) {
+	t.Parallel()
+	o := openOperations(t)
+	ctx := t.Context()
+	op, err := o.begin(t, time.Minute)
+	ok(t, err)
+	ok(t, o.EndOperation(ctx, op, tenants.OperationEnd{As: tenants.OperationUnknown}))
+	look := func() tenants.Look {
+		t.Helper()
+		look, due, err := o.BeginLook(ctx, tenants.Landing{Tenant: o.tenant, Operation: op.ID}, time.Minute)
+		ok(t, err)
+		if !due {
+			t.Fatal("no look is due")
+		}
+		return look
+	}
+	o.db.Advance(t, tenants.SweepFor-time.Hour)
+	ok(t, o.EndLook(ctx, look(), true)) // a look is no attempt
+	_, err = o.begin(t, time.Minute)    // it dies
+	ok(t, err)
+	o.db.Advance(t, 2*time.Hour)
+	last := look()
+	if last.Last {
+		t.Error("nothing of its last attempt is waited for")
+	}
+	ok(t, o.EndLook(ctx, last, true))
+	o.db.Advance(t, tenants.SweepFor-2*time.Hour)
+	if last = look(); !last.Last {
+		t.Error("a look made it longer")
+	}
+}

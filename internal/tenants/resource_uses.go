@@ -21,8 +21,8 @@ const Anything = "*"
 // is longer than a deletion may take.
 const condemnedFor = 5 * time.Minute
 
-// usesKept is how long uses are kept. No operation is looked at as long as that after its
-// beginning.
+// usesKept is how long uses are kept. Of an operation that began longer ago nothing is taken
+// for unused.
 const usesKept = KeyLife + SweepFor
 
 // usedIDs are the ids of a call as they are stored. What can't be one of Prisma's is left
@@ -79,6 +79,27 @@ func (s *Store) use(ctx context.Context, tx pgx.Tx, tenant TenantID, call Outgoi
 		return fmt.Errorf("note what is used: %w", err)
 	}
 	return nil
+}
+
+// UsedElsewhere reports whether another operation or call may have used, changed or given out
+// what an operation made.
+func (s *Store) UsedElsewhere(ctx context.Context, op Operation, id string) (bool, error) {
+	var uses []string
+	err := s.read(ctx, op.Tenant, func(rows pgx.Rows) (err error) {
+		uses, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	}, `SELECT id::text FROM operations
+		WHERE tenant_id = $1 AND id <> $2 AND (resource_id = ANY($3) OR credentials_id = ANY($3))
+		UNION ALL
+		SELECT resource_id FROM resource_uses
+		WHERE tenant_id = $1 AND used_at IS NOT NULL AND resource_id = ANY($4) AND operation_id IS DISTINCT FROM $2
+		UNION ALL
+		SELECT 'forgotten' WHERE $5::timestamptz <= app.now() - $6::interval`,
+		op.Tenant, op.ID, idForms(id), usedIDs([]string{id}), op.BeganAt, usesKept)
+	if err != nil {
+		return false, fmt.Errorf("look who uses what was made: %w", err)
+	}
+	return len(uses) > 0, nil
 }
 
 // Condemn reports whether things that an operation made twice may be deleted: no

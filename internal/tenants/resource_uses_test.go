@@ -54,6 +54,11 @@ func TestWhatIsUsedIsNotCondemned(t *testing.T) {
 		for _, u := range tc.uses {
 			ok(t, o.use(t, u.op, name(u.id)))
 		}
+		elsewhere, err := o.UsedElsewhere(t.Context(), op, name("db_%d"))
+		ok(t, err)
+		if want := !tc.want && tc.name != "somebody, what is in it"; elsewhere != want {
+			t.Errorf("used by %s: used elsewhere = %t, want %t", tc.name, elsewhere, want)
+		}
 		if got := o.condemn(t, op, name("db_%d"), name("con_in%d")); got != tc.want {
 			t.Errorf("used by %s: may be deleted = %t, want %t", tc.name, got, tc.want)
 		}
@@ -136,19 +141,30 @@ func TestUsedAndCondemnedAtOnce(t *testing.T) {
 }
 
 // Uses are forgotten when no operation is looked at any more that they could protect from,
-// and of one that is older nothing is deleted.
+// and of one that is older nothing is deleted, nor taken for unused.
 func TestUsesAreForgotten(t *testing.T) {
 	t.Parallel()
 	o := openOperations(t)
 	op, err := o.begin(t, time.Minute)
 	ok(t, err)
 	ok(t, o.use(t, "", "db_1"))
+	unused := func() bool {
+		elsewhere, err := o.UsedElsewhere(t.Context(), op, "db_2")
+		ok(t, err)
+		return !elsewhere
+	}
 	o.db.Advance(t, 7*24*time.Hour)
+	if !unused() {
+		t.Error("what nobody used is said to be used")
+	}
 	if n, err := o.ForgetUses(t.Context()); err != nil || n != 0 || o.condemn(t, op, "db_1") {
 		t.Errorf("after 7 days %d uses are forgotten, %v", n, err)
 	}
 	o.db.Advance(t, 25*time.Hour)
 	if n, err := o.ForgetUses(t.Context()); err != nil || n != 1 || o.condemn(t, op, "db_1") {
 		t.Errorf("after 8 days %d uses are forgotten, %v", n, err)
+	}
+	if unused() {
+		t.Error("what may have been used is said not to be")
 	}
 }
