@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,6 +79,33 @@ func TestAdviceAfterAnUnknownOutcome(t *testing.T) {
 				c.Store, c.SaveFor = unsaved{c.Store}, time.Millisecond
 			}))
 		})
+	}
+}
+
+// A look at what became of a create may fail for a reason of its own, such as that its
+// connection is gone. That is told, and also that something may have been made.
+func TestAdviceWhenTheLookFailsOtherwise(t *testing.T) {
+	t.Parallel()
+	for _, key := range []string{"", "k"} {
+		w := open(t)
+		ctx, by := t.Context(), tenants.System()
+		w.wire.harms(func(r *http.Request) harm {
+			if r.Method != http.MethodPost {
+				return none
+			}
+			if _, err := w.store.Disconnect(ctx, by, w.tenant, w.connection); err != nil {
+				t.Error(err)
+			}
+			return lose
+		})
+		_, err := w.CreateProject(ctx, by, w.tenant, w.connection, provisioning.NewProject{Name: "a", Region: "us-east-1", IdempotencyKey: key})
+		failure := faultOf(t, err, fault.NotFound)
+		if failure.Extra["operationId"] == nil || failure.NoRetry != (key == "") || !strings.Contains(failure.Detail, "not known whether this was made") {
+			t.Errorf("with the key %q: %q, none at all: %t, %v", key, failure.Detail, failure.NoRetry, failure.Extra)
+		}
+		if got := w.row(t, "status"); got != "unknown" {
+			t.Errorf("the operation is %s", got)
+		}
 	}
 }
 

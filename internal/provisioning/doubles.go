@@ -2,6 +2,7 @@ package provisioning
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	"github.com/connect-prisma/server/internal/prisma/managementapi"
@@ -16,25 +17,29 @@ func (s *Service) removeDoubles(ctx context.Context, look tenants.Look, r *run, 
 	if !ok {
 		return nil
 	}
+	return errors.Join(s.removeDoubledThings(ctx, look, in, r, count), s.removeDoubledCredentials(ctx, look, r, count))
+}
+
+// removeDoubledThings deletes doubles of a project or a database.
+func (s *Service) removeDoubledThings(ctx context.Context, look tenants.Look, in request, r *run, count *landingCounts) error {
 	switch {
 	case look.Kind == tenants.OperationCreateCredentials:
+		return nil
 	case look.Kind == tenants.OperationCreateProject, in.ProjectID == "":
 		found, err := r.markedProjects(ctx)
 		if err != nil {
 			return err
 		}
-		if err := s.removeEach(ctx, r, doublesBeside(found, projectID, look.ProjectID), doubleProject(), count); err != nil {
-			return err
-		}
-	default:
-		found, err := r.markedDatabases(ctx, in.ProjectID)
-		if err != nil && !gone(err) {
-			return err
-		}
-		if err := s.removeEach(ctx, r, doublesBeside(found, databaseID, look.DatabaseID), doubleDatabase(look.ProjectID), count); err != nil {
-			return err
-		}
+		return s.removeEach(ctx, r, doublesBeside(found, projectID, look.ProjectID), doubleProject(), count)
 	}
+	found, err := r.markedDatabases(ctx, in.ProjectID)
+	if err != nil && !gone(err) {
+		return err
+	}
+	return s.removeEach(ctx, r, doublesBeside(found, databaseID, look.DatabaseID), doubleDatabase(look.ProjectID), count)
+}
+
+func (s *Service) removeDoubledCredentials(ctx context.Context, look tenants.Look, r *run, count *landingCounts) error {
 	if look.DatabaseID == "" || look.CredentialsID == "" && !look.Done && !look.Last {
 		return nil // its client may yet come for credentials that were made and not told
 	}
@@ -100,32 +105,38 @@ func doubleCredentials(databaseID string) double {
 	}}
 }
 
-// removeEach deletes doubles, less those that somebody may be using.
+// removeEach deletes doubles, less those that somebody may be using. One that can't be
+// deleted keeps none of the others.
 func (s *Service) removeEach(ctx context.Context, r *run, ids []string, kind double, count *landingCounts) error {
+	var failed error
 	for _, id := range ids {
-		change := kind.change(id)
-		change.Tenant, change.Connection, change.Operation = r.at.tenant, r.at.connection, r.op.ID
-		held, unused, err := kind.holds(ctx, r, &change)
-		if gone(err) {
-			continue
+		if err := s.removeDouble(ctx, r, id, kind, count); err != nil && !gone(err) {
+			failed = errors.Join(failed, err)
 		}
-		if err == nil && unused {
-			unused, err = s.store.Condemn(ctx, r.op, held)
-		}
-		if err != nil {
-			return err
-		}
-		log := s.logger.With(slog.String("operation_id", r.op.ID.String()), slog.String("id", id))
-		if !unused {
-			log.WarnContext(ctx, "what an operation made twice is in use, and stays")
-			continue
-		}
-		if err := s.remove(ctx, r.by, kind.removal(change)); err != nil && !gone(err) {
-			return err
-		}
-		log.InfoContext(ctx, "what an operation made twice was deleted")
-		count.removed.Add(1)
 	}
+	return failed
+}
+
+func (s *Service) removeDouble(ctx context.Context, r *run, id string, kind double, count *landingCounts) error {
+	change := kind.change(id)
+	change.Tenant, change.Connection, change.Operation = r.at.tenant, r.at.connection, r.op.ID
+	held, unused, err := kind.holds(ctx, r, &change)
+	if err == nil && unused {
+		unused, err = s.store.Condemn(ctx, r.op, held)
+	}
+	if err != nil {
+		return err
+	}
+	log := s.logger.With(slog.String("operation_id", r.op.ID.String()), slog.String("id", id))
+	if !unused {
+		log.WarnContext(ctx, "what an operation made twice is in use, and stays")
+		return nil
+	}
+	if err := s.remove(ctx, r.by, kind.removal(change)); err != nil {
+		return err
+	}
+	log.InfoContext(ctx, "what an operation made twice was deleted")
+	count.removed.Add(1)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package provisioning
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,21 +34,29 @@ func (s *Service) LookForLandings(ctx context.Context) (Landings, error) {
 	if err := s.store.ShortenWaits(ctx, s.lease); err != nil {
 		return count.sum(), err
 	}
-	if err := s.lookForDeletions(ctx, &count); err != nil {
+	// Side by side: neither waits for the other's, while Prisma hangs.
+	var deletions error
+	var looking sync.WaitGroup
+	looking.Go(func() { deletions = s.lookForDeletions(ctx, &count) })
+	err := s.lookForCreations(ctx, &count)
+	looking.Wait()
+	if err = cmp.Or(err, deletions); err != nil {
 		return count.sum(), err
 	}
+	return count.sum(), s.forget(ctx)
+}
+
+// lookForCreations looks for what operations made, until none is due.
+func (s *Service) lookForCreations(ctx context.Context, count *landingCounts) error {
 	for {
 		list, err := s.store.LandingsToLookFor(ctx)
-		if err != nil {
-			return count.sum(), err
-		}
-		if len(list) == 0 {
-			return count.sum(), s.forget(ctx)
+		if err != nil || len(list) == 0 {
+			return err
 		}
 		before := count.looked.Load()
-		atOnce(list, func(at tenants.Landing) { s.lookAt(ctx, at, &count) })
+		atOnce(list, func(at tenants.Landing) { s.lookAt(ctx, at, count) })
 		if ctx.Err() != nil || count.looked.Load() == before { // the others are at it
-			return count.sum(), ctx.Err()
+			return ctx.Err()
 		}
 	}
 }

@@ -2,6 +2,7 @@ package provisioning
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"time"
 
@@ -77,13 +78,24 @@ func (e *unfinished) Unwrap() error { return e.cause }
 const retryUnknown = 5 * time.Second
 
 // errUnknown tells that a call may or may not have done its work. A cause that says
-// something else than "Prisma failed", such as a lost grant, is told instead. The
+// something else than "Prisma failed", such as a lost grant, keeps its kind. The
 // operation's id is told too: its events bear it.
 func errUnknown(cause error, op tenants.Operation) error {
-	if kind := fault.KindOf(cause); kind != fault.Internal && kind != fault.Conflict && !mayPass(cause) && !takenFrom(op, cause) {
+	kind := fault.KindOf(cause)
+	if kind == fault.Internal || kind == fault.Conflict || mayPass(cause) || takenFrom(op, cause) {
+		return uncertain("Prisma gave no clear answer, so it is not known whether ", cause, op)
+	}
+	failure, ok := errors.AsType[*fault.Error](cause)
+	if !ok || kind == fault.OperationInProgress {
 		return cause
 	}
-	return uncertain("Prisma gave no clear answer, so it is not known whether ", cause, op)
+	what, again := adviceFor(op)
+	tell := fault.New(kind, failure.Detail+" Before that Prisma gave no clear answer, so it is not known whether "+what, cause)
+	tell.Fields, tell.Extra, tell.RetryAfter, tell.NoRetry = failure.Fields, maps.Clone(failure.Extra), failure.RetryAfter, failure.NoRetry
+	if !again {
+		tell = tell.WithoutRetry()
+	}
+	return tell.WithExtra("operationId", op.ID.String())
 }
 
 // errUnsaved tells that a call has done its work, and that this could not be written down.

@@ -277,3 +277,31 @@ func TestAuditOfOneTenant(t *testing.T) {
 		t.Errorf("another tenant's: %+v of %+v", found, summary.Audit)
 	}
 }
+
+// added puts a row in as the version before the chain would, with that time.
+func (s *service) added(t *testing.T, tenant tenants.TenantID, at time.Time) {
+	t.Helper()
+	s.sql(t, `WITH n AS (UPDATE tenant_sequences SET audit = audit + 1 WHERE tenant_id = $1 RETURNING audit)
+		INSERT INTO audit_log (tenant_id, sequence, at, actor_type, action, target) SELECT $1, audit, $2, 'user', 'a.b', '' FROM n`, tenant, at)
+}
+
+// Whoever has the service's password and no key can add rows, and choose their time: one of
+// the days of an upgrade. They are found all the same, before and after a row with a MAC
+// covers them.
+func TestAuditRowsOfAChosenTime(t *testing.T) {
+	t.Parallel()
+	a := openAudited(t)
+	a.checkpoint(t)
+	a.proven(t)
+	upgraded := a.now(t)
+	a.db.Advance(t, 30*24*time.Hour)
+	a.proven(t)
+	a.added(t, a.other, upgraded.Add(24*time.Hour))
+	for _, when := range []string{"before", "after"} {
+		found, _ := a.verify(t, tenants.LedgerCheck{})
+		if len(found) != 1 || found[0].Tenant != a.other || !strings.Contains(found[0].What, "long after the upgrade") {
+			t.Errorf("%s a row covers it: findings %+v, want that it was long after the upgrade", when, found)
+		}
+		a.checkpoint(t)
+	}
+}

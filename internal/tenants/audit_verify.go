@@ -30,8 +30,8 @@ func (v *verifier) audit(ctx context.Context, tx pgx.Tx) error {
 	}
 	a := &auditVerifier{verifier: v}
 	err := tx.QueryRow(ctx, `
-		SELECT coalesce(least((SELECT min(at) FROM audit_log WHERE mac IS NOT NULL),
-			(SELECT min(at) FROM admin_log WHERE mac IS NOT NULL)), app.now()) + $1::interval`, upgradeTime).Scan(&a.upgradedBy)
+		SELECT app.now(), coalesce(least((SELECT min(at) FROM audit_log WHERE mac IS NOT NULL),
+			(SELECT min(at) FROM admin_log WHERE mac IS NOT NULL)), app.now()) + $1::interval`, upgradeTime).Scan(&a.now, &a.upgradedBy)
 	if err != nil {
 		return fmt.Errorf("find the begin of the audit chains: %w", err)
 	}
@@ -54,7 +54,8 @@ func (v *verifier) audit(ctx context.Context, tx pgx.Tx) error {
 type auditVerifier struct {
 	*verifier
 
-	upgradedBy time.Time // later rows have a MAC
+	now        time.Time
+	upgradedBy time.Time // later rows have a MAC, and all before are covered by one
 	heads      map[TenantID]auditHead
 	entries    map[TenantID][]checkpointEntry
 }
@@ -139,7 +140,7 @@ func (a *auditVerifier) tenants(ctx context.Context, tx pgx.Tx) error {
 
 func (a *auditVerifier) replay(tenant TenantID, log string) *auditReplay {
 	r := &auditReplay{
-		tenant: tenant, keyset: a.store.keyset, upgradedBy: a.upgradedBy, entries: a.entries[tenant],
+		tenant: tenant, keyset: a.store.keyset, now: a.now, upgradedBy: a.upgradedBy, entries: a.entries[tenant],
 		report: func(sequence int64, what string) {
 			a.find(LedgerFinding{Tenant: tenant, Sequence: sequence, Log: log, What: what})
 		},
@@ -172,6 +173,7 @@ func (h *auditHead) end(tenant TenantID) sealedEnd {
 // end compares the end of a chain with its head and with the checkpoints.
 func (a *auditVerifier) end(r *auditReplay, end sealedEnd, head auditHead, known bool) {
 	r.missing(0)
+	r.uncovered(a.now)
 	if known && (head.chained != r.chained || !bytes.Equal(head.mac, r.head)) {
 		r.report(0, fmt.Sprintf("the chain should end with another MAC, at row %d; it does at %d", head.chained, r.chained))
 	}
@@ -195,6 +197,7 @@ func (a *auditVerifier) end(r *auditReplay, end sealedEnd, head auditHead, known
 type auditReplay struct {
 	tenant     TenantID
 	keyset     *sealing.Keyset
+	now        time.Time
 	upgradedBy time.Time
 	report     func(sequence int64, what string)
 
@@ -208,6 +211,8 @@ type auditReplay struct {
 	at       time.Time // its time
 	gaps     []gap     // rows that are missing since the last MAC, which the next may rest on
 	pending  coverage  // the rows without a MAC since
+	first    int64     // the first of them
+	late     bool      // it was reported that there is one too late
 	entries  []checkpointEntry
 }
 
@@ -263,11 +268,29 @@ func (r *auditReplay) missing(since int64) {
 
 // unsigned takes a row without a MAC.
 func (r *auditReplay) unsigned(sequence int64, at time.Time, fields [][]byte) {
-	r.pending.add(fields)
+	r.hold(sequence, fields)
 	if at.After(r.upgradedBy) {
+		r.late = true
 		r.report(sequence, "the row has no MAC, long after the upgrade to a version that writes one")
 	} else if at.Before(r.at.Add(-auditDisorder)) {
+		r.late = true
 		r.report(sequence, "the row has no MAC, and an earlier time than the row before it")
+	}
+}
+
+// hold keeps a row without a MAC for the one that covers it.
+func (r *auditReplay) hold(sequence int64, fields [][]byte) {
+	if r.pending.rows == 0 {
+		r.first, r.late = sequence, false
+	}
+	r.pending.add(fields)
+}
+
+// uncovered reports rows without a MAC that nothing had covered at a time when all of an
+// upgrade is: whoever puts a row in chooses its time, and not that.
+func (r *auditReplay) uncovered(at time.Time) {
+	if r.pending.rows > 0 && !r.late && at.After(r.upgradedBy) {
+		r.report(r.first, "the row has no MAC, and none had covered it long after the upgrade to a version that writes one")
 	}
 }
 
@@ -278,6 +301,9 @@ func (r *auditReplay) signed(sequence int64, at time.Time, mac []byte, key *uint
 		err = r.keyset.CheckMAC(mac, *key, purpose, message...)
 	}
 	r.proven = err == nil
+	if r.proven {
+		r.uncovered(at)
+	}
 	switch {
 	case len(r.gaps) > 0 && err == nil:
 		r.missing(sequence)
@@ -347,6 +373,7 @@ func (r *adminReplay) cover(until time.Time, all bool) {
 		row := r.unchained[0]
 		r.rows++
 		r.pending.add(row.fields())
+		r.late = true // it may have waited for long: nothing covers it but the next row, whenever that comes
 		switch {
 		case row.mac != nil || row.key != nil || row.sealed:
 			r.report(0, fmt.Sprintf("the row of id %d was altered: it has what belongs to a MAC, and no place in the chain", row.id))

@@ -33,8 +33,8 @@ const (
 	sweepEvery = 10 * time.Minute
 )
 
-// ShortenWaits brings back to its usual length whatever of an operation waits for longer
-// than it ever should, of every tenant: the clock of the database was set back. Leases get
+// ShortenWaits brings back to its usual length whatever of an operation or a deletion waits
+// for longer than it ever should, of every tenant: the clock of the database was set back. Leases get
 // a whole one from now, so that a holder that lives, and counts by a clock of its own, has
 // let go before anybody else takes over.
 func (s *Store) ShortenWaits(ctx context.Context, lease time.Duration) error {
@@ -47,6 +47,8 @@ func (s *Store) ShortenWaits(ctx context.Context, lease time.Duration) error {
 				WHERE status = 'running' AND lease_until > app.wall_clock() + $1::interval`, lease, lease},
 			{`UPDATE operations SET sweep_at = app.now() + $2::interval
 				WHERE sweep_at > app.now() + $1::interval`, sweepEvery, sweepFirst},
+			{`UPDATE deletions SET look_at = app.now() + $2::interval
+				WHERE look_at > app.now() + $1::interval`, sweepEvery, sweepFirst},
 			{`UPDATE operations SET secret_until = app.now() + $2::interval
 				WHERE secret_sealed IS NOT NULL AND secret_until > app.now() + $1::interval`, SecretReplay, SecretReplay},
 		} {

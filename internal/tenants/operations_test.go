@@ -190,6 +190,9 @@ func TestOperationsAfterTheClockWasSetBack(t *testing.T) {
 		t.Errorf("a lease that had ended was made longer: %v", err)
 	}
 
+	if _, err := o.BeginDeletion(ctx, tenants.ResourceChange{Tenant: o.tenant, Connection: o.connection, DatabaseID: "db_2"}); err != nil {
+		t.Fatal(err)
+	}
 	o.db.Advance(t, -2*time.Hour)
 	shorten()
 	if _, err := o.begin(t, lease); fault.KindOf(err) != fault.OperationInProgress {
@@ -204,6 +207,9 @@ func TestOperationsAfterTheClockWasSetBack(t *testing.T) {
 	}
 	if !due()[ended.ID] {
 		t.Error("no look is due for what may have landed twice")
+	}
+	if deletions, err := o.DeletionsInDoubt(ctx); err != nil || len(deletions) != 1 {
+		t.Errorf("%d looks are due for deletions, want 1; %v", len(deletions), err)
 	}
 	if !kept() {
 		t.Error("its answer is not kept for an hour")

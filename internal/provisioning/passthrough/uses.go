@@ -14,8 +14,27 @@ import (
 
 // schema is as much of a JSON schema as tells which fields a body has.
 type schema struct {
-	Ref        string                     `json:"$ref"`
-	Properties map[string]json.RawMessage `json:"properties"`
+	Ref        string            `json:"$ref"`
+	Properties map[string]schema `json:"properties"`
+	OneOf      []schema          `json:"oneOf"`
+	AnyOf      []schema          `json:"anyOf"`
+	AllOf      []schema          `json:"allOf"`
+	Items      *schema           `json:"items"`
+}
+
+// names tells whether a body of that schema names what it uses, however deep. visited are the
+// schemas that are being looked at.
+func (s schema) names(known map[string]schema, visited ...string) bool {
+	if name, isRef := strings.CutPrefix(s.Ref, "#/components/schemas/"); isRef {
+		return !slices.Contains(visited, name) && known[name].names(known, append(visited, name)...)
+	}
+	for name, within := range s.Properties {
+		if slices.Contains(namesOfUsed(), name) || name == copiedFrom || within.names(known, visited...) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(slices.Concat(s.OneOf, s.AnyOf, s.AllOf), func(one schema) bool { return one.names(known, visited...) }) ||
+		s.Items != nil && s.Items.names(known, visited...)
 }
 
 // maxNamed is how many ids of one body are noted each by itself.
@@ -23,6 +42,9 @@ const maxNamed = 100
 
 // namesOfUsed are the fields of bodies that name what a call uses.
 func namesOfUsed() []string { return []string{"projectId", "databaseId", "branchId"} }
+
+// copiedFrom is the field whose "id" names a database too.
+const copiedFrom = "fromDatabase"
 
 // readBody notes whether the operation's body names what it uses.
 func (o *operation) readBody(text json.RawMessage, known map[string]schema) error {
@@ -37,15 +59,7 @@ func (o *operation) readBody(text json.RawMessage, known map[string]schema) erro
 		return fmt.Errorf("read %s: %w", o, err)
 	}
 	for _, content := range described.RequestBody.Content {
-		body := content.Schema
-		if name, isRef := strings.CutPrefix(body.Ref, "#/components/schemas/"); isRef {
-			body = known[name]
-		}
-		for _, name := range namesOfUsed() {
-			if _, has := body.Properties[name]; has {
-				o.named = true
-			}
-		}
+		o.named = o.named || content.Schema.names(known)
 	}
 	return nil
 }
@@ -74,7 +88,10 @@ func (x *exchange) uses() ([]string, error) {
 // not one JSON text.
 func namedIn(text []byte) (ids []string, whole bool) {
 	decoder := json.NewDecoder(bytes.NewReader(text))
-	type level struct{ object, key bool } // within an object; its next token is a key
+	type level struct {
+		object, key bool   // within an object; its next token is a key
+		of          string // the field that it is the value of
+	}
 	var levels []level
 	field := ""
 	for {
@@ -96,9 +113,9 @@ func namedIn(text []byte) (ids []string, whole bool) {
 		}
 		switch value := token.(type) {
 		case json.Delim:
-			levels = append(levels, level{object: value == '{', key: true})
+			levels = append(levels, level{object: value == '{', key: true, of: field})
 		case string:
-			if slices.Contains(namesOfUsed(), field) {
+			if slices.Contains(namesOfUsed(), field) || field == "id" && in >= 0 && levels[in].of == copiedFrom {
 				ids = append(ids, value)
 			}
 		}
