@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptrace"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -148,3 +149,69 @@ func TestLease(t *testing.T) {
 }
 
 var errDown = errors.New("the database is down")
+
+// stalls is answers behind a connection that takes a while to come, or to answer.
+type stalls struct {
+	answers
+
+	connects, replies time.Duration
+}
+
+func (s *stalls) RoundTrip(r *http.Request) (*http.Response, error) {
+	trace := httptrace.ContextClientTrace(r.Context())
+	trace.GetConn("prisma.test:443")
+	if err := pass(r.Context(), s.connects); err != nil {
+		return nil, err
+	}
+	trace.GotConn(httptrace.GotConnInfo{})
+	trace.WroteHeaders()
+	if err := pass(r.Context(), s.replies); err != nil {
+		return nil, err
+	}
+	return s.answers.RoundTrip(r)
+}
+
+func pass(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// What could only be written when the lease may have ended is not sent; what is written by
+// then may take its time.
+func TestNothingIsSentAfterTheLease(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		upstream *stalls
+		requests int64
+		ended    tenants.OperationStatus
+	}{
+		"a connection in time":  {&stalls{connects: 4 * time.Second}, 1, ""},
+		"a connection too late": {&stalls{connects: 7 * time.Second}, 0, tenants.OperationFailed},
+		"a slow answer":         {&stalls{replies: 7 * time.Second}, 1, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				client, err := managementapi.New(managementapi.Config{BaseURL: "https://prisma.test", Transport: tc.upstream})
+				check(t, err)
+				store := &leases{renewErr: errDown}
+				s, err := provisioning.New(provisioning.Config{
+					Store: store, Caller: slow{0, client}, Client: client, Now: now, Lease: 6 * time.Second,
+				})
+				check(t, err)
+				_, err = s.CreateProject(t.Context(), tenants.System(), tenants.TenantID{}, tenants.ConnectionID{},
+					provisioning.NewProject{Name: "a", Region: "us-east-1"})
+				if got := tc.upstream.requests.Load(); got != tc.requests || (err == nil) != (tc.requests == 1) {
+					t.Errorf("CreateProject() = %v after %d requests, want %d", err, got, tc.requests)
+				}
+				if store.ended != tc.ended {
+					t.Errorf("ended as %q, want %q", store.ended, tc.ended)
+				}
+			})
+		})
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http/httptrace"
 	"strings"
 	"sync"
 	"time"
@@ -280,6 +281,25 @@ func (r *run) hold(ctx context.Context) error {
 	return r.renew(ctx)
 }
 
+// errStoodStill ends a request that is not written while the operation is surely ours.
+var errStoodStill = errors.New("the lease of the operation was about to end before the request was sent")
+
+// whileHeld ends ctx before the lease may have ended: a process that stood still after hold
+// must not send what another may have begun by then. A request that is written goes on: to
+// end it would take nothing back, and lose its answer.
+func (r *run) whileHeld(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, end := context.WithCancelCause(ctx)
+	r.mu.Lock()
+	left := r.service.lease*5/6 - r.service.now().Sub(r.heldSince)
+	r.mu.Unlock()
+	timer := time.AfterFunc(left, func() { end(errStoodStill) })
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { timer.Stop() }})
+	return ctx, func() {
+		timer.Stop()
+		end(nil)
+	}
+}
+
 // mayExist reports whether an earlier attempt may have made something.
 func (r *run) mayExist() bool {
 	return r.op.Previous == tenants.OperationRunning || r.op.Previous == tenants.OperationUnknown
@@ -364,6 +384,8 @@ func send[T any](ctx context.Context, r *run, what tenants.OutgoingCall,
 		if err := r.hold(ctx); err != nil {
 			return thing, err
 		}
+		ctx, end := r.whileHeld(ctx)
+		defer end()
 		return do(ctx, client)
 	})
 }
