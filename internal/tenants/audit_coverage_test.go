@@ -23,6 +23,7 @@ var unaudited = map[string]string{
 	"RenewOperation":    "a lease",
 	"EndOperation":      "the end of an intent that made nothing; its calls are audited",
 	"ForgetString":      "erases what is about to be worthless; the rotation is audited",
+	"ForgetStringsOf":   "the same; the call that ends them is audited",
 	"EraseSecrets":      "keeps a promise about time, for nobody",
 	"BeginLook":         "a lease on looking for what landed late",
 	"BeginDeletion":     "an intent; the call that follows it is audited, and what came of it",

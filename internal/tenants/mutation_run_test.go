@@ -150,6 +150,7 @@ func (s *service) everyOperation(t *testing.T, f furnished) {
 	begin("later") // without its secret
 	do(s.EraseSecrets(ctx))
 	do(s.ForgetString(ctx, f.tenant, "con_1"))
+	do(s.ForgetStringsOf(ctx, f.tenant, []string{"db_1"}))
 	op = begin("second")
 	do(s.EndOperation(ctx, op, tenants.OperationEnd{As: tenants.OperationUnknown}))
 	s.connect(t, f.tenant, f.connection.UserID, prisma.Tokens{WorkspaceID: f.connection.WorkspaceID, Access: "again", Refresh: "again"})

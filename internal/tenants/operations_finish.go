@@ -193,6 +193,18 @@ func (s *Store) ForgetString(ctx context.Context, tenant TenantID, credentials s
 	})
 }
 
+// ForgetStringsOf is ForgetString of all credentials of databases that are about to go.
+func (s *Store) ForgetStringsOf(ctx context.Context, tenant TenantID, databases []string) error {
+	return s.inTenant(ctx, tenant, func(tx pgx.Tx) error {
+		for _, id := range databases {
+			if err := eraseSecretsOf(ctx, tx, tenant, OperationID{}, "database_id", id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // EraseSecrets erases the connection strings that are kept for replays and whose
 // time is over, of every tenant. It returns how many; 0 means that nothing is left.
 func (s *Store) EraseSecrets(ctx context.Context) (int, error) {

@@ -55,22 +55,55 @@ type deletion struct {
 	begun *tenants.Deletion // nil: nothing is noted
 }
 
+// deletesBranch reports whether the operation deletes a branch, which no event tells of,
+// with the databases of it.
+func (o *operation) deletesBranch() bool { return o.String() == "DELETE /v1/branches/{branchId}" }
+
 // lookAtDeletion finds out what the exchange is about to delete. Its only error is Prisma's
 // 401, after which the attempt begins anew.
 func (x *exchange) lookAtDeletion(ctx context.Context, client *prisma.Client) error {
 	gone, told := x.op.deletes(x.target.id)
-	if !told {
+	if !told && !x.op.deletesBranch() {
 		return nil
 	}
 	gone.Tenant, gone.Connection = x.in.Tenant, x.in.Connection
 	ctx, cancel := context.WithTimeout(ctx, lookFor)
 	defer cancel()
-	err := complete(ctx, client, &gone)
+	var err error
+	if told {
+		err = complete(ctx, client, &gone)
+	} else {
+		x.emptied, err = databasesOf(ctx, client, x.target.id)
+	}
 	if answer, ok := errors.AsType[*prisma.APIError](err); ok && answer.Status == http.StatusUnauthorized {
 		return err
 	}
-	x.deletion = &deletion{gone: gone}
+	if told {
+		x.deletion = &deletion{gone: gone}
+	}
 	return nil
+}
+
+// databasesOf lists the databases of a branch, as far as Prisma says.
+func databasesOf(ctx context.Context, client *prisma.Client, branch string) ([]string, error) {
+	var ids []string
+	cursor := ""
+	for range maxPages {
+		page, err := client.ListDatabases(ctx, managementapi.ListDatabasesParams{Cursor: cursor, Limit: pageSize, BranchID: branch})
+		if err != nil {
+			return ids, err
+		}
+		for _, database := range page.Items {
+			// One of another branch stays, should Prisma ever take no notice of the filter.
+			if tenants.PlainID(managementapi.Value(database.BranchID)) == tenants.PlainID(branch) {
+				ids = append(ids, database.ID)
+			}
+		}
+		if cursor = page.NextCursor; cursor == "" {
+			break
+		}
+	}
+	return ids, nil
 }
 
 // complete adds what else is to be told of a deletion: where the thing is, and what is in it.
@@ -109,6 +142,9 @@ func complete(ctx context.Context, client *prisma.Client, gone *tenants.Resource
 func (x *exchange) beforeSending(ctx context.Context) error {
 	if x.op.rotates() {
 		return x.store.ForgetString(ctx, x.in.Tenant, x.target.id)
+	}
+	if len(x.emptied) > 0 {
+		return x.store.ForgetStringsOf(ctx, x.in.Tenant, x.emptied)
 	}
 	if x.deletion == nil {
 		return nil

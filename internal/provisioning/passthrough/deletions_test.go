@@ -134,3 +134,24 @@ func TestRotationsForget(t *testing.T) {
 		t.Errorf("the audit log says\n%s", log)
 	}
 }
+
+// What is kept of connection strings to a branch's databases is erased before it is deleted.
+func TestBranchesForget(t *testing.T) {
+	t.Parallel()
+	of := func(id, branch string) string {
+		return strings.Replace(database(id), `"name": "a", `, `"name": "a", "branchId": "`+branch+`", `, 1)
+	}
+	up := &upstream{reads: map[string]string{
+		"/v1/databases?branchId=br_1&limit=100": `{"data": [` + of("db_1", "br_1") + `, ` + of("db_2", "br_2") +
+			`], "pagination": {"nextCursor": "c", "hasMore": true}}`,
+		"/v1/databases?branchId=br_1&cursor=c&limit=100": `{"data": [` + of("db_3", "br_1") +
+			`], "pagination": {"nextCursor": null, "hasMore": false}}`,
+	}}
+	r := newRig(t, passthrough.Limits{}, up.ServeHTTP)
+	if got := r.do(t, http.MethodDelete, "/v1/branches/br_1", nil, nil); got.status != http.StatusServiceUnavailable {
+		t.Errorf("answered %d", got.status)
+	}
+	if log := r.audit.log(); !strings.Contains(log, "br_1\nforgets those of db_1 db_3\nended") {
+		t.Errorf("the audit log says\n%s; Prisma got %v", log, up.sent())
+	}
+}

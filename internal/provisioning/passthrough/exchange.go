@@ -37,6 +37,7 @@ type exchange struct {
 
 	audited  *tenants.AuditedCall // the intent, once it is written
 	deletion *deletion            // what is to be told; nil: nothing
+	emptied  []string             // the databases of a branch that is deleted
 	last     error                // how the last attempt failed; nil: it did not
 }
 

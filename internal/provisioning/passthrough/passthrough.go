@@ -33,6 +33,7 @@ type Store interface {
 	CancelDeletion(ctx context.Context, begun tenants.Deletion) error
 	FinishDeletion(ctx context.Context, by tenants.Actor, gone tenants.ResourceChange) (told bool, err error)
 	ForgetString(ctx context.Context, tenant tenants.TenantID, credentials string) error
+	ForgetStringsOf(ctx context.Context, tenant tenants.TenantID, databases []string) error
 }
 
 // Caller makes calls with a connection's access token; *prisma.Caller is one.
