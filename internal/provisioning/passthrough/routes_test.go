@@ -72,6 +72,9 @@ func TestEveryOperation(t *testing.T) {
 			continue
 		}
 		passed++
+		if d.Path == "/v1/branches/{branchId}" && d.Method == http.MethodDelete {
+			before++ // the look at what goes with it
+		}
 		if got.status != http.StatusOK || len(all) != before+1 {
 			t.Errorf("%s %s answered %d: %s", d.Method, d.Path, got.status, got.body)
 			continue
