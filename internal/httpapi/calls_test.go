@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"sync"
@@ -10,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/connect-prisma/server/internal/apitest"
+	"github.com/connect-prisma/server/internal/oauthflow"
+	"github.com/connect-prisma/server/internal/tenants"
 )
 
 // call reads a connection's projects, which takes a live access token.
@@ -204,6 +207,45 @@ func ended(t *testing.T, answer apitest.Answer) string {
 		t.Errorf("disconnecting answered %+v", body)
 	}
 	return body.Integration
+}
+
+// joined is the store of somebody who is about to remove an integration when another
+// connects with it.
+type joined struct {
+	oauthflow.Store
+
+	by func()
+}
+
+func (j *joined) BeginCall(ctx context.Context, by tenants.Actor, tenant tenants.TenantID, call tenants.OutgoingCall) (tenants.AuditedCall, error) {
+	if j.by != nil {
+		j.by()
+	}
+	return j.Store.BeginCall(ctx, by, tenant, call)
+}
+
+// An integration that another begins to use while it is about to be removed stays.
+func TestDisconnectBesideAnotherWhoConnects(t *testing.T) {
+	t.Parallel()
+	store := &joined{}
+	w := apitest.New(t, apitest.WithFlow(func(cfg *oauthflow.Config) {
+		store.Store = cfg.Store
+		cfg.Store = store
+	}))
+	other := w.NewTenant(t, "Same client", nil)
+	ada := w.Connect(t, w.Tenant, "ada", workspaceA)
+	var bob apitest.Connection
+	store.by = func() {
+		store.by = nil
+		bob = w.Connect(t, other, "bob", workspaceA)
+	}
+	answer := w.Call(t, w.Tenant.Key, http.MethodDelete, "/v1/connections/"+ada.ID+"?revoke=true", nil)
+	if got := ended(t, answer); got != "shared" {
+		t.Errorf("the integration is %s, want shared", got)
+	}
+	if answer := w.Call(t, other.Key, http.MethodGet, "/v1/connections/"+bob.ID+"/projects", nil); answer.Status != http.StatusOK {
+		t.Errorf("the other's connection: %d", answer.Status)
+	}
 }
 
 func TestDisconnectWithRevoke(t *testing.T) {

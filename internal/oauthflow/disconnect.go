@@ -1,6 +1,7 @@
 package oauthflow
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -50,6 +51,9 @@ func (f *Flow) Disconnect(ctx context.Context, by tenants.Actor, tenant tenants.
 	return integration, err
 }
 
+// errShared ends a revocation that would end another connection too.
+var errShared = errors.New("another connection shares the integration by now")
+
 // revokeOperation names the call in the audit log.
 const revokeOperation = "DELETE /v1/workspaces/{workspaceId}/integrations/{clientId}"
 
@@ -68,10 +72,17 @@ func (f *Flow) revoke(ctx context.Context, by tenants.Actor, c tenants.Connectio
 		return "", err
 	}
 	err = f.cfg.Caller.Call(ctx, f.cfg.Store.PrismaConnection(c.Tenant, c.ID), func(ctx context.Context, client *prisma.Client) error {
+		// Somebody may have connected since: the token may have taken a while.
+		if shared, err := f.cfg.Store.GrantIsShared(ctx, c); err != nil || shared {
+			return cmp.Or(err, errShared)
+		}
 		return client.RevokeWorkspaceIntegration(ctx, c.WorkspaceID, c.ClientID)
 	})
 	if ended := f.cfg.Store.EndCall(ctx, by, call, tenants.ResultOf(err)); ended != nil {
 		f.cfg.Logger.ErrorContext(ctx, "the end of a call to Prisma is not in the audit log", slog.Any("error", ended))
+	}
+	if errors.Is(err, errShared) {
+		return IntegrationShared, nil
 	}
 	if api, ok := errors.AsType[*prisma.APIError](err); ok && api.Status == http.StatusNotFound {
 		return IntegrationRemoved, nil // gone already

@@ -200,7 +200,8 @@ func (b *importBatch) readClients(ctx context.Context, owners []string) error {
 		FROM tenants WHERE id = ANY ($1::text[]::uuid[])`, owners, shared)
 }
 
-// readTokens finds which of the tokens were ever stored, and for whom.
+// readTokens finds which of the tokens were stored, and for whom: those of the days that the
+// ledger keeps, and of each connection the newest. What it has folded is no longer alive.
 func (b *importBatch) readTokens(ctx context.Context, prints [][]byte) error {
 	b.tokens = map[string]importOwner{}
 	var fingerprint []byte
