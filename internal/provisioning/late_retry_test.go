@@ -122,6 +122,16 @@ func (w *world) rotates(t *testing.T, database, id string) string {
 	return made.Resource.ConnectionString
 }
 
+// looksGiveUp lets nine days pass, after which nothing is looked for any more.
+func (w *world) looksGiveUp(t *testing.T) {
+	t.Helper()
+	for range 9 {
+		w.advance(t, 24*time.Hour)
+		_, err := w.LookForLandings(t.Context())
+		check(t, err)
+	}
+}
+
 // renewed has the tests' own calls bear the access token that the service has by now.
 func (w *world) renewed(t *testing.T) {
 	t.Helper()
@@ -171,11 +181,7 @@ func TestAKeyStaysWithItsUnknownOutcome(t *testing.T) {
 	w := open(t)
 	w.silence()
 	wantKind(t, w.project(t, "shop", "us-east-1", "k")(), fault.PrismaUnavailable)
-	for range 9 {
-		w.advance(t, 24*time.Hour)
-		_, err := w.LookForLandings(t.Context())
-		check(t, err)
-	}
+	w.looksGiveUp(t)
 	if got := w.row(t, `concat(status, ' ', sweep_at IS NULL)`); got != "unknown t" {
 		t.Errorf("after nine days the operation is %q", got)
 	}
@@ -219,11 +225,7 @@ func TestReconnectingLooksAgain(t *testing.T) {
 	w := open(t)
 	w.silence()
 	wantKind(t, w.project(t, "shop", "us-east-1", "")(), fault.PrismaUnavailable)
-	for range 9 {
-		w.advance(t, 24*time.Hour)
-		_, err := w.LookForLandings(t.Context())
-		check(t, err)
-	}
+	w.looksGiveUp(t)
 	w.wire.harms(nil)
 	if result, err := w.LookForLandings(t.Context()); err != nil || result.Looked != 0 {
 		t.Errorf("a look before that: %+v, %v", result, err)

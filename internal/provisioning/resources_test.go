@@ -398,12 +398,7 @@ func TestDoublesInUseStay(t *testing.T) {
 func TestLooksThatFailAreRepeated(t *testing.T) {
 	t.Parallel()
 	w := open(t)
-	w.wire.harms(func(r *http.Request) harm {
-		if r.Method == http.MethodPost {
-			return lose
-		}
-		return refuse
-	})
+	w.silence()
 	wantKind(t, w.project(t, "shop", "us-east-1", "")(), fault.PrismaUnavailable)
 	for range 3 {
 		w.advance(t, 25*time.Hour)
@@ -425,12 +420,7 @@ func TestLooksThatFailAreRepeated(t *testing.T) {
 func TestLooksAfterTheClockWasSetBack(t *testing.T) {
 	t.Parallel()
 	w := open(t)
-	w.wire.harms(func(r *http.Request) harm {
-		if r.Method == http.MethodPost {
-			return lose
-		}
-		return refuse
-	})
+	w.silence()
 	wantKind(t, w.project(t, "shop", "us-east-1", "")(), fault.PrismaUnavailable)
 	w.wire.harms(nil)
 	w.db.Advance(t, -2*time.Hour)

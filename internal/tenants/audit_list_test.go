@@ -35,21 +35,27 @@ func (l *listed) TraceBatchQuery(_ context.Context, _ *pgx.Conn, q pgx.TraceBatc
 
 func (*listed) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
 
+// listing opens a store whose queries of a table are remembered.
+func (s *service) listing(t *testing.T, table string) (*tenants.Store, *listed) {
+	t.Helper()
+	cfg, err := pgxpool.ParseConfig(s.db.AppURL)
+	if err != nil {
+		t.Fatal("the test database's URL can't be parsed")
+	}
+	last := &listed{table: table}
+	cfg.ConnConfig.Tracer = last
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	ok(t, err)
+	t.Cleanup(pool.Close)
+	return s.store(t, tenants.Config{Pool: pool}), last
+}
+
 // TestAuditFilters: each filter shows what it says and nothing else, and is answered from
 // an index: a partner who looks for one id among millions of rows does not wait for all.
 func TestAuditFilters(t *testing.T) {
 	t.Parallel()
 	s := openService(t)
-	cfg, err := pgxpool.ParseConfig(s.db.AppURL)
-	if err != nil {
-		t.Fatal("the test database's URL can't be parsed")
-	}
-	last := &listed{table: "FROM audit_log"}
-	cfg.ConnConfig.Tracer = last
-	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
-	ok(t, err)
-	t.Cleanup(pool.Close)
-	store := s.store(t, tenants.Config{Pool: pool})
+	store, last := s.listing(t, "FROM audit_log")
 
 	tenant, other := s.tenant(t, "Acme").ID, s.tenant(t, "Bolt").ID
 	begin := time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/connect-prisma/server/internal/prisma"
 	"github.com/connect-prisma/server/internal/tenants"
@@ -19,16 +18,7 @@ import (
 func TestConnectionFilters(t *testing.T) {
 	t.Parallel()
 	s := openService(t)
-	cfg, err := pgxpool.ParseConfig(s.db.AppURL)
-	if err != nil {
-		t.Fatal("the test database's URL can't be parsed")
-	}
-	last := &listed{table: "FROM connections"}
-	cfg.ConnConfig.Tracer = last
-	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
-	ok(t, err)
-	t.Cleanup(pool.Close)
-	store := s.store(t, tenants.Config{Pool: pool})
+	store, last := s.listing(t, "FROM connections")
 	tenant := s.tenant(t, "Acme").ID
 	first := s.connect(t, tenant, "ada", prisma.Tokens{WorkspaceID: "wksp_1", Access: "a", Refresh: "r"})
 	// Of each kind two, far apart, among the many.

@@ -34,9 +34,9 @@ const (
 )
 
 // ShortenWaits brings back to its usual length whatever of an operation or a deletion waits
-// for longer than it ever should, of every tenant: the clock of the database was set back. Leases get
-// a whole one from now, so that a holder that lives, and counts by a clock of its own, has
-// let go before anybody else takes over.
+// for longer than it ever should, of every tenant: the clock of the database was set back.
+// Leases get a whole one from now, so that a holder that lives, and counts by a clock of its
+// own, has let go before anybody else takes over.
 func (s *Store) ShortenWaits(ctx context.Context, lease time.Duration) error {
 	return s.inOperator(ctx, func(tx pgx.Tx) error {
 		for _, wait := range []struct {

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/connect-prisma/server/internal/processtest"
 )
 
@@ -90,6 +92,20 @@ func TestLimitsHoldOverReplicas(t *testing.T) {
 	}
 	if calm.refused.Load() != 0 || calm.served.Load() == 0 {
 		t.Errorf("of the other tenant's calls %d were refused, %d served", calm.refused.Load(), calm.served.Load())
+	}
+	// What lets calls in has connections of its own, that slow queries don't take.
+	db, err := pgx.Connect(t.Context(), w.Installation.DB.AdminURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(t.Context())
+	var entries int
+	if err := db.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+		AND application_name = 'connect-prisma entry' AND query LIKE '%rate_budgets%'`).Scan(&entries); err != nil {
+		t.Fatal(err)
+	}
+	if entries == 0 || entries > 2*len(replicas) {
+		t.Errorf("%d connections borrowed budgets, want 1 or 2 of each replica", entries)
 	}
 }
 
